@@ -1,0 +1,122 @@
+package cas
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"chantal"
+)
+
+// repoName reports whether name can be part of a path.
+func repoName(name string) bool {
+	if name == "" || name[0] == '.' || name[0] == '-' || len(name) > 200 {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// aliasPath returns where the SHA-256 for d is kept, relative to the store.
+// md5 and sha1 can be forged, so what one repository promises with them says
+// nothing about another's files.
+func aliasPath(repo string, d chantal.Digest) (string, error) {
+	h := d.Hex()
+	if d.Strong() {
+		return filepath.Join("alias", d.Algo(), h[:2], h), nil
+	}
+	if !repoName(repo) {
+		return "", fmt.Errorf("%q cannot be the name of a repository", repo)
+	}
+	return filepath.Join("alias-repo", repo, d.Algo(), h[:2], h), nil
+}
+
+// aliasPaths returns the aliases that a file which fulfils w deserves: every
+// strong digest but SHA-256 itself, and weak ones where nothing strong is
+// promised, for then they are the only way to find it.
+func aliasPaths(w Want) ([]string, error) {
+	strong := false
+	for _, d := range w.Digests {
+		strong = strong || d.Strong()
+	}
+	var paths []string
+	for _, d := range w.Digests {
+		if d.Algo() == "sha256" || (strong && !d.Strong()) {
+			continue
+		}
+		p, err := aliasPath(w.Repo, d)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, p)
+	}
+	return paths, nil
+}
+
+// resolve returns the SHA-256 for a digest of another algorithm.
+func (s *Store) resolve(repo string, d chantal.Digest) (chantal.Digest, error) {
+	rel, err := aliasPath(repo, d)
+	if err != nil {
+		return "", err
+	}
+	s.mu.RLock()
+	to, ok := s.aliases[rel]
+	s.mu.RUnlock()
+	if ok {
+		return to, nil
+	}
+	hex, err := os.ReadFile(filepath.Join(s.dir, rel))
+	if err != nil {
+		return "", fmt.Errorf("alias %s: %w", d, cause(err))
+	}
+	if to, err = chantal.NewDigest("sha256", string(hex)); err != nil {
+		return "", fmt.Errorf("alias %s is damaged (%v): %w", d, err, fs.ErrNotExist)
+	}
+	return to, nil
+}
+
+// writeAlias puts the alias on disk and returns the folders that have to be
+// synced for it to stay.
+func (s *Store) writeAlias(rel string, to chantal.Digest) (dirs []string, err error) {
+	path := filepath.Join(s.dir, rel)
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, []byte(to.Hex())) {
+		return nil, nil
+	}
+	dir := filepath.Dir(path)
+	dirs = []string{dir}
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrNotExist) {
+		err = os.MkdirAll(dir, 0o755)
+		if err != nil {
+			return nil, err
+		}
+		for d := filepath.Dir(dir); len(d) > len(s.dir); d = filepath.Dir(d) {
+			dirs = append(dirs, d)
+		}
+	} else if err == nil {
+		dirs = append(dirs, filepath.Dir(dir))
+	} else if !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	tmp := s.temp(dir)
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteString(to.Hex())
+	err = errors.Join(err, s.fsync(f), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return nil, err
+	}
+	return dirs, nil
+}

@@ -1,0 +1,324 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"chantal"
+)
+
+// syncWorkers is how many files are synced side by side: the journal commits
+// them together.
+const syncWorkers = 8
+
+// retryEvery is how long the committer waits after a disk error.
+const retryEvery = time.Second
+
+// entry is a verified file on its way to its final name.
+type entry struct {
+	blob    Blob
+	path    string   // where the bytes are now; guarded by Store.mu; "" when only aliases are new
+	aliases []string // relative to the store
+	suspect bool     // a sync failed: the kernel may have dropped pages that it calls clean
+	err     error    // of the last attempt; the committer's
+	dirs    []string // to be synced; the committer's
+}
+
+// admit makes a verified file, whose bytes are at temp, part of the store. It
+// returns the blob as stored: one that was there before keeps its date, and
+// temp is removed.
+func (s *Store) admit(b Blob, temp string, aliases []string) (Blob, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		os.Remove(temp)
+		return Blob{}, fmt.Errorf("store: %w", fs.ErrClosed)
+	}
+	e := &entry{blob: b, path: temp, aliases: aliases}
+	if p := s.pending[b.Digest]; p != nil {
+		e.blob, e.path = p.blob, ""
+	} else if fi, err := os.Lstat(s.blobPath(b.Digest)); err == nil && fi.Size() == b.Size {
+		e.blob, e.path = blobOf(b.Digest, fi), ""
+	}
+	if e.path == "" {
+		os.Remove(temp)
+	} else {
+		s.pending[b.Digest] = e
+	}
+	for _, a := range aliases {
+		s.aliases[a] = b.Digest
+	}
+	if e.path == "" && len(aliases) == 0 {
+		return e.blob, nil
+	}
+	s.queue = append(s.queue, e)
+	signal(s.wake)
+	if len(s.queue) >= s.o.SyncFiles {
+		signal(s.full)
+	}
+	return e.blob, nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// hurry makes the committer run a batch at once.
+func (s *Store) hurry() { signal(s.full) }
+
+// Sync returns when everything committed before the call is durable, or with
+// the reason why it is not.
+func (s *Store) Sync(ctx context.Context) error {
+	done := make(chan error, 1)
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		s.bg.Wait()
+		return s.Health()
+	}
+	s.syncs = append(s.syncs, done)
+	s.mu.Unlock()
+	s.hurry()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the disk: %w", context.Cause(ctx))
+	}
+}
+
+// commitLoop is the only goroutine that gives files their final names.
+func (s *Store) commitLoop() {
+	uses := time.NewTicker(useEvery)
+	defer uses.Stop()
+	for {
+		select {
+		case <-s.wake:
+			wait := s.o.SyncEvery
+			if s.Health() != nil {
+				wait = max(wait, retryEvery)
+			}
+			timer := time.NewTimer(wait)
+			select {
+			case <-s.full:
+			case <-timer.C:
+			}
+			timer.Stop()
+		case <-s.full:
+		case <-uses.C:
+			s.flushUses()
+			continue
+		}
+		s.batch()
+		if s.isClosed() {
+			s.batch() // what came in before closed was seen
+			s.flushUses()
+			return
+		}
+	}
+}
+
+// batch makes all that waits durable, and keeps what fails for the next one.
+func (s *Store) batch() {
+	s.mu.Lock()
+	batch, syncs := s.queue, s.syncs
+	s.queue, s.syncs = nil, nil
+	s.mu.Unlock()
+
+	var g errgroup.Group
+	g.SetLimit(syncWorkers)
+	for _, e := range batch {
+		g.Go(func() error { s.settle(e); return nil })
+	}
+	g.Wait()
+	bad := s.syncDirs(batch)
+
+	var failed []*entry
+	var first error
+	for _, e := range batch {
+		for _, d := range e.dirs {
+			if e.err == nil && bad[d] != nil {
+				e.err = bad[d]
+			}
+		}
+		if e.err != nil {
+			failed = append(failed, e)
+			first = errors.Join(first, fmt.Errorf("making blob %s durable: %w", e.blob.Digest, e.err))
+		}
+	}
+	s.finish(batch, failed, first)
+	for _, done := range syncs {
+		done <- first
+	}
+}
+
+// finish forgets what is durable now and queues the rest again.
+func (s *Store) finish(batch, failed []*entry, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range batch {
+		if e.err != nil {
+			continue
+		}
+		if s.pending[e.blob.Digest] == e {
+			delete(s.pending, e.blob.Digest)
+		}
+		for _, a := range e.aliases {
+			delete(s.aliases, a)
+		}
+	}
+	s.queue = append(failed, s.queue...)
+	if len(failed) > 0 {
+		signal(s.wake)
+	}
+	if len(batch) == 0 {
+		return
+	}
+	switch {
+	case err != nil && s.health == nil:
+		s.log.Error("the disk does not take verified files; they are served from temporary ones and tried again", "files", len(failed), "err", err)
+	case err == nil && s.health != nil:
+		s.log.Info("the disk takes files again")
+	}
+	s.health = err
+}
+
+// settle syncs one file, gives it its final name, and writes its aliases.
+func (s *Store) settle(e *entry) {
+	e.err, e.dirs = nil, nil
+	if e.path != "" {
+		final := s.blobPath(e.blob.Digest)
+		if e.path != final {
+			if e.err = s.settleFile(e, final); e.err != nil {
+				return
+			}
+		}
+		e.dirs = append(e.dirs, filepath.Dir(final))
+	}
+	for _, a := range e.aliases {
+		dirs, err := s.writeAlias(a, e.blob.Digest)
+		if err != nil {
+			e.err = fmt.Errorf("alias %s: %w", a, err)
+			return
+		}
+		e.dirs = append(e.dirs, dirs...)
+	}
+}
+
+func (s *Store) settleFile(e *entry, final string) error {
+	if e.suspect {
+		if err := s.copyAnew(e); err != nil {
+			return err
+		}
+	}
+	if err := os.Chtimes(e.path, time.Now(), e.blob.Modified); err != nil {
+		return err
+	}
+	f, err := os.Open(e.path)
+	if err != nil {
+		return err
+	}
+	if err = s.fsync(f); err != nil {
+		e.suspect = true
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(e.path, final); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	e.path = final
+	s.mu.Unlock()
+	return nil
+}
+
+// copyAnew writes the bytes to another file: after a failed sync a second one
+// on the same file can succeed without the bytes being on disk.
+func (s *Store) copyAnew(e *entry) error {
+	from, err := os.Open(e.path)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	tmp := s.temp(filepath.Dir(e.path))
+	to, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	sums := newSums(nil)
+	n, err := io.Copy(io.MultiWriter(to, sums.hashes[0]), from)
+	if err == nil {
+		_, err = sums.check(Want{Path: e.path, Digests: []chantal.Digest{e.blob.Digest}}, e.blob.Size, n)
+	}
+	if err = errors.Join(err, to.Close()); err != nil {
+		os.Remove(tmp)
+		return err
+	}
+	s.mu.Lock()
+	old := e.path
+	e.path, e.suspect = tmp, false
+	s.mu.Unlock()
+	return os.Remove(old)
+}
+
+// syncDirs syncs the folders of all entries once and returns the errors.
+func (s *Store) syncDirs(batch []*entry) map[string]error {
+	dirs := make(map[string]bool)
+	for _, e := range batch {
+		for _, d := range e.dirs {
+			dirs[d] = true
+		}
+	}
+	var mu sync.Mutex
+	bad := make(map[string]error)
+	var g errgroup.Group
+	g.SetLimit(syncWorkers)
+	for _, d := range slices.Sorted(maps.Keys(dirs)) {
+		g.Go(func() error {
+			if err := s.syncDir(d); err != nil {
+				mu.Lock()
+				bad[d] = err
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	return bad
+}
+
+func (s *Store) syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.fsync(f), f.Close())
+}
+
+// flushUses writes when blobs were last opened.
+func (s *Store) flushUses() {
+	s.useMu.Lock()
+	used := s.used
+	s.used = make(map[chantal.Digest]time.Time)
+	s.useMu.Unlock()
+	for d, at := range used {
+		// A zero time leaves the mtime alone. A failure only makes the blob
+		// look older than it is.
+		os.Chtimes(s.blobPath(d), at, time.Time{})
+	}
+}

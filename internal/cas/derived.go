@@ -1,0 +1,157 @@
+package cas
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// derived knows the files that can be made again, to evict the least recently
+// used ones.
+type derived struct {
+	mu    sync.Mutex
+	files map[string]*derivedFile // nil until listed
+	total int64
+}
+
+type derivedFile struct {
+	size int64
+	used time.Time // as of this process; the file's atime is at most a minute older
+	kept time.Time // what the atime says
+}
+
+func (s *Store) derivedPath(key string) (string, error) {
+	ok := key != "" && key[0] != '.' && len(key) <= 255
+	for _, c := range []byte(key) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '-')
+	}
+	if !ok {
+		return "", fmt.Errorf("%q cannot be the key of a derived file", key)
+	}
+	return filepath.Join(s.dir, "derived", key), nil
+}
+
+// Derived opens what PutDerived has written under key, of [a-z0-9.-] and not
+// beginning with a dot. The caller closes the file. The error is
+// fs.ErrNotExist when it is not there (any more).
+func (s *Store) Derived(key string) (*os.File, error) {
+	path, err := s.derivedPath(key)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("derived file %s: %w", key, cause(err))
+	}
+	s.derived.mu.Lock()
+	defer s.derived.mu.Unlock()
+	if d := s.derived.files[key]; d != nil {
+		d.used = time.Now()
+		if d.used.Sub(d.kept) < useEvery {
+			return f, nil
+		}
+		d.kept = d.used
+	}
+	os.Chtimes(path, time.Now(), time.Time{}) // failing makes it look older, no more
+	return f, nil
+}
+
+// PutDerived keeps what write writes under key, in place of what was there,
+// and evicts the least recently used derived files beyond the limit. Nothing
+// is synced: after a crash of the machine the file may be gone, or not what
+// was written, so readers check its form.
+func (s *Store) PutDerived(key string, write func(io.Writer) error) error {
+	path, err := s.derivedPath(key)
+	if err != nil {
+		return err
+	}
+	temp := s.temp(filepath.Dir(path))
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("derived file %s: %w", key, err)
+	}
+	defer os.Remove(temp) // gone after success
+	w := bufio.NewWriterSize(f, 64<<10)
+	err = write(w)
+	if err == nil {
+		err = w.Flush()
+	}
+	size, seekErr := f.Seek(0, io.SeekEnd)
+	if err = errors.Join(err, seekErr, f.Close()); err != nil {
+		return fmt.Errorf("derived file %s: %w", key, err)
+	}
+	s.derived.mu.Lock()
+	defer s.derived.mu.Unlock()
+	if err := s.listDerived(); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return fmt.Errorf("derived file %s: %w", key, err)
+	}
+	if old := s.derived.files[key]; old != nil {
+		s.derived.total -= old.size
+	}
+	now := time.Now()
+	s.derived.files[key] = &derivedFile{size: size, used: now, kept: now}
+	s.derived.total += size
+	s.evictDerived(key)
+	return nil
+}
+
+// listDerived learns once what earlier runs left. s.derived.mu is held.
+func (s *Store) listDerived() error {
+	if s.derived.files != nil {
+		return nil
+	}
+	files, err := os.ReadDir(filepath.Join(s.dir, "derived"))
+	if err != nil {
+		return fmt.Errorf("listing derived files: %w", err)
+	}
+	s.derived.files = make(map[string]*derivedFile)
+	for _, f := range files {
+		fi, err := f.Info()
+		if err != nil || strings.HasPrefix(f.Name(), tempPrefix) {
+			continue
+		}
+		used := lastUse(fi)
+		s.derived.files[f.Name()] = &derivedFile{size: fi.Size(), used: used, kept: used}
+		s.derived.total += fi.Size()
+	}
+	return nil
+}
+
+// evictDerived removes files until the limit holds, but not keep.
+// s.derived.mu is held.
+func (s *Store) evictDerived(keep string) {
+	if s.derived.total <= s.o.DerivedMax {
+		return
+	}
+	keys := slices.SortedFunc(maps.Keys(s.derived.files), func(a, b string) int {
+		return cmp.Or(s.derived.files[a].used.Compare(s.derived.files[b].used), cmp.Compare(a, b))
+	})
+	for _, k := range keys {
+		if s.derived.total <= s.o.DerivedMax {
+			return
+		}
+		if k == keep {
+			continue
+		}
+		err := os.Remove(filepath.Join(s.dir, "derived", k))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.log.Warn("evicting a derived file", "key", k, "err", err)
+			continue
+		}
+		s.derived.total -= s.derived.files[k].size
+		delete(s.derived.files, k)
+	}
+}

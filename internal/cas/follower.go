@@ -1,0 +1,144 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"chantal"
+)
+
+// Follower reads a file that is arriving, at its own pace. It never returns
+// one of the last 64 KiB (of the file, or of what has arrived while its size
+// is unknown) before the whole has been verified. It is for one goroutine;
+// only Close may be called from another.
+type Follower struct {
+	g      *Growing
+	f      *os.File
+	off    int64
+	ctx    context.Context // ends waiting reads
+	cancel context.CancelCauseFunc
+}
+
+var _ chantal.Growing = (*Follower)(nil)
+
+// Follow returns a reader of the file from its start, which stays usable after
+// Commit. Reads that wait end with ctx. The caller closes it. The error is the
+// reason why the file failed, where it has.
+func (g *Growing) Follow(ctx context.Context) (*Follower, error) {
+	f, err := g.open()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	return &Follower{g: g, f: f, ctx: ctx, cancel: cancel}, nil
+}
+
+// open opens the bytes where they are now: Commit may move them meanwhile.
+func (g *Growing) open() (*os.File, error) {
+	f, err := os.Open(g.temp)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	// The name goes away before the outcome is known, but not long before.
+	<-g.done
+	if err := g.Err(); err != nil {
+		return nil, err
+	}
+	f, _, err = g.s.Open(g.Blob().Digest)
+	return f, err
+}
+
+// Read waits for bytes. At the end of the verified file the error is io.EOF.
+func (f *Follower) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, end, err := f.g.await(f.ctx, f.off)
+	if err != nil {
+		return 0, err
+	}
+	if end {
+		return 0, io.EOF
+	}
+	read, err := f.f.ReadAt(p[:min(int64(len(p)), n)], f.off)
+	f.off += int64(read)
+	if err == io.EOF { // no longer as long as it was
+		err = io.ErrUnexpectedEOF
+	}
+	return read, err
+}
+
+// WriteTo writes the rest of the file to w as it arrives. It hands w an
+// *io.LimitedReader over the *os.File, so that sendfile is used where w can.
+func (f *Follower) WriteTo(w io.Writer) (int64, error) {
+	var sum int64
+	for {
+		n, end, err := f.g.await(f.ctx, f.off)
+		if err != nil || end {
+			return sum, err
+		}
+		if _, err := f.f.Seek(f.off, io.SeekStart); err != nil {
+			return sum, err
+		}
+		c, err := io.CopyN(w, f.f, n)
+		sum += c
+		f.off += c
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return sum, err
+		}
+	}
+}
+
+// Seek sets the position of the next Read or WriteTo. It never waits; relative
+// to the end it fails while the size is unknown.
+func (f *Follower) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekStart:
+	case io.SeekCurrent:
+		offset += f.off
+	case io.SeekEnd:
+		size := f.g.Size()
+		if size < 0 {
+			return f.off, errors.New("seeking from the end of a file whose size is not known yet")
+		}
+		offset += size
+	default:
+		return f.off, fmt.Errorf("seek: whence %d: %w", whence, fs.ErrInvalid)
+	}
+	if offset < 0 {
+		return f.off, fmt.Errorf("seek to %d: %w", offset, fs.ErrInvalid)
+	}
+	f.off = offset
+	return offset, nil
+}
+
+// Wait returns when the file is complete and verified, or with the reason why
+// it never will be, or when ctx or the follower's own context ends.
+func (f *Follower) Wait(ctx context.Context) error {
+	select {
+	case <-f.g.done:
+		return f.g.Err()
+	default:
+	}
+	select {
+	case <-f.g.done:
+		return f.g.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-f.ctx.Done():
+		return context.Cause(f.ctx)
+	}
+}
+
+// Close ends waiting reads and frees the file. The arriving file goes on.
+func (f *Follower) Close() error {
+	f.cancel(fs.ErrClosed)
+	return f.f.Close()
+}

@@ -1,0 +1,328 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"chantal"
+)
+
+// holdBack is how many bytes at the end of a file nobody gets before the whole
+// has been verified: without them no client takes the file for complete.
+const holdBack = 64 << 10
+
+// Want says what a file that is about to be stored has to be.
+type Want struct {
+	Repo, Path string           // for whom; Path is for error messages only
+	Digests    []chantal.Digest // all of known algorithms are checked; may be empty
+	Size       int64            // in bytes; -1 where nothing is promised
+	Modified   time.Time        // upstream's Last-Modified; zero means now
+}
+
+// ready returns w with its digests checked for form and the aliases for it.
+func (w Want) ready() (Want, []string, error) {
+	ds := make([]chantal.Digest, len(w.Digests))
+	for i, d := range w.Digests {
+		var err error
+		if ds[i], err = chantal.ParseDigest(string(d)); err != nil {
+			return w, nil, fmt.Errorf("storing %s: %w", w.Path, err)
+		}
+	}
+	w.Digests = ds
+	if w.Modified.IsZero() {
+		w.Modified = time.Now()
+	}
+	w.Modified = w.Modified.UTC().Truncate(time.Second)
+	aliases, err := aliasPaths(w)
+	if err != nil {
+		return w, nil, fmt.Errorf("storing %s: %w", w.Path, err)
+	}
+	return w, aliases, nil
+}
+
+// Put stores content, which must be what w says, else the error is a
+// *chantal.MismatchError. The blob can be opened at once and becomes durable
+// with the next batch.
+func (s *Store) Put(w Want, content []byte) (Blob, error) {
+	w, aliases, err := w.ready()
+	if err != nil {
+		return Blob{}, err
+	}
+	sums := newSums(w.Digests)
+	sums.write(content)
+	d, err := sums.check(w, w.Size, int64(len(content)))
+	if err != nil {
+		return Blob{}, err
+	}
+	b := Blob{Digest: d, Size: int64(len(content)), Modified: w.Modified}
+	if have, err := s.Find(w.Repo, d); err == nil && have.Size == b.Size {
+		return s.admit(b, "", aliases)
+	}
+	temp := s.temp(filepath.Dir(s.blobPath(d)))
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	if err != nil {
+		return Blob{}, s.diskError(w.Path, err)
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(temp)
+		return Blob{}, s.diskError(w.Path, err)
+	}
+	return s.admit(b, temp, aliases)
+}
+
+func (s *Store) diskError(path string, err error) error {
+	s.log.Error("storing a file", "path", path, "err", err)
+	return fmt.Errorf("storing %s: %w", path, err)
+}
+
+// Growing is a file that is arriving: one writer fills it, any number of
+// followers read it. All methods are safe for concurrent use.
+type Growing struct {
+	s       *Store
+	w       Want
+	aliases []string
+	temp    string
+	done    chan struct{}
+
+	writing sync.Mutex // held by Write, Commit and Abort
+	f       *os.File
+	hash    pipeline
+
+	mu      sync.Mutex
+	size    int64 // -1 unknown
+	written int64
+	changed chan struct{} // closed at the next change; nil while nobody waits
+	ended   bool
+	blob    Blob
+	err     error
+}
+
+// Create begins a file that has to be what w says. Commit or Abort ends it.
+func (s *Store) Create(w Want) (*Growing, error) {
+	w, aliases, err := w.ready()
+	if err != nil {
+		return nil, err
+	}
+	if s.isClosed() {
+		return nil, fmt.Errorf("storing %s: %w", w.Path, fs.ErrClosed)
+	}
+	dir := filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", byte(s.seq.Add(1))))
+	for _, d := range w.Digests {
+		if d.Algo() == "sha256" {
+			dir = filepath.Dir(s.blobPath(d))
+		}
+	}
+	temp := s.temp(dir)
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	if err != nil {
+		return nil, s.diskError(w.Path, err)
+	}
+	return &Growing{
+		s: s, w: w, aliases: aliases, f: f, temp: temp, size: w.Size,
+		hash: pipeline{sums: newSums(w.Digests)}, done: make(chan struct{}),
+	}, nil
+}
+
+// Write appends p. More bytes than promised end the file with a
+// *chantal.MismatchError.
+func (g *Growing) Write(p []byte) (int, error) {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	g.mu.Lock()
+	size, written, ended, err := g.size, g.written, g.ended, g.err
+	g.mu.Unlock()
+	if ended {
+		if err == nil {
+			err = fs.ErrClosed
+		}
+		return 0, err
+	}
+	if size >= 0 && written+int64(len(p)) > size {
+		err := sizeMismatch(g.w.Path, size, written+int64(len(p)))
+		g.fail(err)
+		return 0, err
+	}
+	g.hash.write(p)
+	n, err := g.f.Write(p)
+	if err != nil {
+		err = g.s.diskError(g.w.Path, err)
+		g.fail(err)
+		return n, err
+	}
+	g.mu.Lock()
+	g.written += int64(n)
+	g.wakeLocked()
+	g.mu.Unlock()
+	return n, nil
+}
+
+// SetSize tells the size that upstream announced, before the first Write. It
+// does nothing where metadata has promised a size.
+func (g *Growing) SetSize(n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.size < 0 && g.written == 0 {
+		g.size = n
+		g.wakeLocked()
+	}
+}
+
+// Size returns the size that the file will have, or -1 while that is unknown.
+func (g *Growing) Size() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sizeLocked()
+}
+
+func (g *Growing) sizeLocked() int64 {
+	if g.ended && g.err == nil {
+		return g.blob.Size
+	}
+	return g.size
+}
+
+// Written returns how many bytes have arrived.
+func (g *Growing) Written() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.written
+}
+
+// Commit verifies size and digests. On success the blob can be opened at once
+// and becomes durable with the next batch; otherwise the bytes are dropped and
+// followers get the same error, a *chantal.MismatchError where the content is
+// to blame.
+func (g *Growing) Commit() (Blob, error) {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	g.mu.Lock()
+	size, written, ended, err := g.size, g.written, g.ended, g.err
+	g.mu.Unlock()
+	if ended {
+		return g.blob, err
+	}
+	d, err := g.hash.finish().check(g.w, size, written)
+	if err == nil {
+		if err = g.f.Close(); err != nil {
+			err = g.s.diskError(g.w.Path, err)
+		}
+	}
+	var b Blob
+	if err == nil {
+		b, err = g.s.admit(Blob{Digest: d, Size: written, Modified: g.w.Modified}, g.temp, g.aliases)
+	}
+	if err != nil {
+		g.fail(err)
+		return Blob{}, g.Err()
+	}
+	g.end(b, nil)
+	return b, nil
+}
+
+// Abort drops the bytes; followers get err, which says why. After Commit it
+// does nothing.
+func (g *Growing) Abort(err error) {
+	if err == nil {
+		err = errors.New("given up")
+	}
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	g.fail(fmt.Errorf("fetching %s: %w", g.w.Path, err))
+}
+
+// fail ends the file with err unless it has ended. g.writing is held.
+func (g *Growing) fail(err error) {
+	if g.end(Blob{}, err) {
+		g.hash.finish()
+		g.f.Close()
+		os.Remove(g.temp)
+	}
+}
+
+// end settles the outcome once and reports whether this call did it.
+func (g *Growing) end(b Blob, err error) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ended {
+		return false
+	}
+	g.ended, g.blob, g.err = true, b, err
+	g.wakeLocked()
+	close(g.done)
+	return true
+}
+
+func (g *Growing) wakeLocked() {
+	if g.changed != nil {
+		close(g.changed)
+		g.changed = nil
+	}
+}
+
+// Done is closed when the file has been committed or has failed.
+func (g *Growing) Done() <-chan struct{} { return g.done }
+
+// Err returns why the file failed; nil while it is arriving and after Commit.
+func (g *Growing) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
+
+// Blob returns what Commit stored; the zero Blob before that.
+func (g *Growing) Blob() Blob {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.blob
+}
+
+// Ready returns when a follower could read at least one byte or the file has
+// been committed, or with the reason why it failed.
+func (g *Growing) Ready(ctx context.Context) error {
+	_, _, err := g.await(ctx, 0)
+	return err
+}
+
+// await waits until bytes after off may be read and returns how many. end is
+// true when the file is complete and off is at or past its end.
+func (g *Growing) await(ctx context.Context, off int64) (n int64, end bool, err error) {
+	for {
+		g.mu.Lock()
+		limit := g.written - holdBack
+		if size := g.sizeLocked(); size >= 0 {
+			limit = min(g.written, size-holdBack)
+		}
+		if g.ended {
+			limit = g.blob.Size
+		}
+		switch {
+		case g.err != nil:
+			err := g.err
+			g.mu.Unlock()
+			return 0, false, err
+		case limit > off:
+			g.mu.Unlock()
+			return limit - off, false, nil
+		case g.ended:
+			g.mu.Unlock()
+			return 0, true, nil
+		}
+		if g.changed == nil {
+			g.changed = make(chan struct{})
+		}
+		changed := g.changed
+		g.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return 0, false, context.Cause(ctx)
+		}
+	}
+}

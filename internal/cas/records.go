@@ -1,0 +1,244 @@
+package cas
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+)
+
+const recordExt = ".jsonl"
+
+// recordLogs are the logs of own facts. They are never mixed with foreign
+// bytes: no package can forge a record.
+type recordLogs struct {
+	mu   sync.Mutex
+	open map[string]*recordLog
+}
+
+// recordLog is one append-only file of JSON lines.
+type recordLog struct {
+	path string
+
+	mu       sync.Mutex
+	waiting  []*appending // in order
+	flushing bool         // somebody writes for all who wait
+	end      int64        // of the last durable line; -1 until looked at
+}
+
+type appending struct {
+	line []byte
+	done chan error
+}
+
+// logPath returns the file of a log whose name is fit for one.
+func (s *Store) logPath(name string) (string, error) {
+	for seg := range strings.SplitSeq(name, "/") {
+		ok := seg != "" && seg[0] != '.' && len(seg)+len(recordExt) <= 255
+		for _, c := range []byte(seg) {
+			ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-')
+		}
+		if !ok {
+			return "", fmt.Errorf("%q cannot be the name of a record log", name)
+		}
+	}
+	return filepath.Join(s.dir, "records", filepath.FromSlash(name)+recordExt), nil
+}
+
+// AppendRecord writes v as one line of JSON to the end of a log, and returns
+// when it is durable. A log's name is made of [A-Za-z0-9._-], with "/" between
+// its parts. Concurrent appends to one log share a sync. After an error the
+// record is not there.
+func (s *Store) AppendRecord(log string, v any) error {
+	path, err := s.logPath(log)
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("record for %s: %w", log, err)
+	}
+	s.records.mu.Lock()
+	if s.records.open == nil {
+		s.records.open = make(map[string]*recordLog)
+	}
+	l := s.records.open[log]
+	if l == nil {
+		l = &recordLog{path: path, end: -1}
+		s.records.open[log] = l
+	}
+	s.records.mu.Unlock()
+
+	a := &appending{line: append(line, '\n'), done: make(chan error, 1)}
+	l.mu.Lock()
+	l.waiting = append(l.waiting, a)
+	for !l.flushing && len(l.waiting) > 0 {
+		batch := l.waiting
+		l.waiting, l.flushing = nil, true
+		l.mu.Unlock()
+		err := s.flushRecords(l, batch)
+		for _, b := range batch {
+			b.done <- err
+		}
+		l.mu.Lock()
+		l.flushing = false
+	}
+	l.mu.Unlock()
+	if err := <-a.done; err != nil {
+		return fmt.Errorf("record for %s: %w", log, err)
+	}
+	return nil
+}
+
+// flushRecords writes and syncs the lines of batch, or none of them. One
+// goroutine at a time does that for a log.
+func (s *Store) flushRecords(l *recordLog, batch []*appending) (err error) {
+	made, err := makeDirs(filepath.Dir(l.path))
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if l.end < 0 {
+		if l.end, err = intactEnd(f); err != nil {
+			l.end = -1
+			return err
+		}
+	}
+	if err := f.Truncate(l.end); err != nil { // a torn line, or what an error left
+		return err
+	}
+	var buf bytes.Buffer
+	for _, a := range batch {
+		buf.Write(a.line)
+	}
+	_, err = f.WriteAt(buf.Bytes(), l.end)
+	if err == nil {
+		err = s.fsync(f)
+	}
+	if err == nil && l.end == 0 {
+		made = append(made, filepath.Dir(l.path))
+	}
+	for _, dir := range made {
+		if err == nil {
+			err = s.syncDir(dir)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, f.Truncate(l.end))
+	}
+	l.end += int64(buf.Len())
+	return nil
+}
+
+// makeDirs makes dir with its parents and returns the folders that got a new
+// entry.
+func makeDirs(dir string) ([]string, error) {
+	var changed []string
+	for d := dir; ; d = filepath.Dir(d) {
+		_, err := os.Lstat(d)
+		if err == nil || filepath.Dir(d) == d {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		changed = append(changed, filepath.Dir(d))
+	}
+	return changed, os.MkdirAll(dir, 0o755)
+}
+
+// intactEnd returns where the last whole line ends that is JSON or followed by
+// others.
+func intactEnd(r io.Reader) (int64, error) {
+	var end int64
+	err := eachLine(r, func(line []byte) error { end += int64(len(line)); return nil })
+	return end, err
+}
+
+// eachLine yields the lines of r with their newline, without a torn last one.
+func eachLine(r io.Reader, yield func(line []byte) error) error {
+	br := bufio.NewReaderSize(r, 64<<10)
+	var last []byte
+	for {
+		line, err := br.ReadBytes('\n')
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if err == io.EOF {
+			if len(last) > 0 && json.Valid(last) {
+				return yield(last)
+			}
+			return nil
+		}
+		if len(last) > 0 {
+			if err := yield(last); err != nil {
+				return err
+			}
+		}
+		last = line
+	}
+}
+
+// Records yields the lines of a log in the order of their appending, without
+// the newline. A torn last line is left out. A log that does not exist has no
+// lines. It ends with the first error of yield or of the disk.
+func (s *Store) Records(log string, yield func(line []byte) error) error {
+	path, err := s.logPath(log)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("records of %s: %w", log, err)
+	}
+	defer f.Close()
+	n := 0
+	err = eachLine(f, func(line []byte) error {
+		n++
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		if !json.Valid(line) {
+			return fmt.Errorf("line %d of %s is damaged", n, path)
+		}
+		return yield(line)
+	})
+	if err != nil {
+		return fmt.Errorf("records of %s: %w", log, err)
+	}
+	return nil
+}
+
+// RecordLogs returns the names of all logs, sorted.
+func (s *Store) RecordLogs() ([]string, error) {
+	top := filepath.Join(s.dir, "records")
+	var logs []string
+	err := filepath.WalkDir(top, func(path string, f fs.DirEntry, err error) error {
+		if err != nil || f.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(top, path)
+		if name, ok := strings.CutSuffix(rel, recordExt); ok && err == nil {
+			logs = append(logs, filepath.ToSlash(name))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing records: %w", err)
+	}
+	slices.Sort(logs)
+	return logs, nil
+}

@@ -1,0 +1,338 @@
+// Package cas keeps everything of Chantal that is bytes on disk: blobs named
+// by their SHA-256, files that are still arriving, aliases from other digests
+// to blobs, own records, and derived files that can be made again.
+//
+// It knows neither network nor repository formats, and no name but digests.
+// One process at a time may use a folder; its owner takes the lock.
+//
+// On disk, below the folder given to Open:
+//
+//	blobs/ab/<hex>                     a blob; mtime is its Last-Modified, atime its last use
+//	blobs/ab/.t-<run>-<n>              a blob that is arriving, or not yet durable
+//	alias/<algo>/ab/<hex>              the SHA-256 of the blob with that digest
+//	alias-repo/<repo>/<algo>/ab/<hex>  the same for md5 and sha1, for one repository
+//	records/<log>.jsonl                own facts, one JSON value a line
+//	derived/<key>                      what can be computed again
+//
+// Whatever stands under its final name is complete and has been synced to
+// disk; only derived files are not.
+package cas
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"chantal"
+)
+
+// tempPrefix begins the names of all temporary files.
+const tempPrefix = ".t-"
+
+// useEvery is how often uses of blobs are written to their atime.
+const useEvery = time.Minute
+
+// Options tunes a Store; zero fields get the defaults given here.
+type Options struct {
+	Log        *slog.Logger  // default: nothing is logged
+	SyncEvery  time.Duration // how long a verified blob waits to be made durable at most; 200 ms
+	SyncFiles  int           // that many waiting blobs are made durable at once; 64
+	DerivedMax int64         // bytes that derived files may take together; 2 GiB
+}
+
+// Store is a content-addressed store in one folder. All methods are safe for
+// concurrent use.
+type Store struct {
+	dir string
+	log *slog.Logger
+	o   Options
+	run string       // in the names of this process's temporary files
+	seq atomic.Int64 // and their number
+
+	mu      sync.RWMutex
+	pending map[chantal.Digest]*entry // verified, not yet durable
+	aliases map[string]chantal.Digest // alias path → sha256, not yet durable
+	queue   []*entry                  // what the committer takes next
+	syncs   []chan error              // callers of Sync, answered after the next batch
+	closed  bool
+	health  error // of the last batch
+
+	useMu sync.Mutex
+	used  map[chantal.Digest]time.Time
+
+	wake  chan struct{} // the queue is no longer empty, or Sync or Close wants a batch
+	full  chan struct{} // the batch must not wait
+	fsync func(*os.File) error
+	bg    sync.WaitGroup
+
+	records recordLogs
+	derived derived
+}
+
+// Blob is a stored file.
+type Blob struct {
+	Digest   chantal.Digest // sha256
+	Size     int64          // in bytes
+	Modified time.Time      // whole seconds: the Last-Modified of its first fetch
+}
+
+// Open opens the store in dir, and makes its folders where they are missing.
+// Temporary files of earlier runs are removed in the background. The error
+// says which folder cannot be written.
+func Open(dir string, o Options) (*Store, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.SyncEvery <= 0 {
+		o.SyncEvery = 200 * time.Millisecond
+	}
+	if o.SyncFiles <= 0 {
+		o.SyncFiles = 64
+	}
+	if o.DerivedMax <= 0 {
+		o.DerivedMax = 2 << 30
+	}
+	var id [6]byte
+	rand.Read(id[:])
+	s := &Store{
+		dir: dir, log: o.Log, o: o, run: hex.EncodeToString(id[:]),
+		pending: make(map[chantal.Digest]*entry),
+		aliases: make(map[string]chantal.Digest),
+		used:    make(map[chantal.Digest]time.Time),
+		wake:    make(chan struct{}, 1),
+		full:    make(chan struct{}, 1),
+		fsync:   (*os.File).Sync,
+	}
+	if err := s.layOut(); err != nil {
+		return nil, fmt.Errorf("store %s cannot be written: %w", dir, err)
+	}
+	s.bg.Go(s.removeOldTemps)
+	s.bg.Go(s.commitLoop)
+	return s, nil
+}
+
+// layOut makes the folders and proves that files can be made in them.
+func (s *Store) layOut() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	dirs := []string{"blobs", "alias", "alias-repo", "records", "derived"}
+	for i := range 256 {
+		dirs = append(dirs, filepath.Join("blobs", fmt.Sprintf("%02x", i)))
+	}
+	made := false
+	for _, d := range dirs {
+		err := os.Mkdir(filepath.Join(s.dir, d), 0o755)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		made = made || err == nil
+	}
+	if made {
+		for _, d := range []string{filepath.Join(s.dir, "blobs"), s.dir} {
+			if err := s.syncDir(d); err != nil {
+				return err
+			}
+		}
+	}
+	probe := s.temp(filepath.Join(s.dir, "blobs", "00"))
+	f, err := os.OpenFile(probe, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return os.Remove(probe)
+}
+
+// Close makes everything committed durable and ends the background work. What
+// is still arriving can no longer be committed. The error is that of the last
+// batch. Calling it again does nothing.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.hurry()
+	s.bg.Wait()
+	return s.Health()
+}
+
+// Health returns the disk error that keeps verified blobs from becoming
+// durable, or nil. They are served all the same, and tried again.
+func (s *Store) Health() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.health
+}
+
+// blobPath returns where the blob with that SHA-256 is kept.
+func (s *Store) blobPath(d chantal.Digest) string {
+	h := d.Hex()
+	return filepath.Join(s.dir, "blobs", h[:2], h)
+}
+
+// temp returns an unused name for a temporary file in the folder dir.
+func (s *Store) temp(dir string) string {
+	return filepath.Join(dir, fmt.Sprintf("%s%s-%d", tempPrefix, s.run, s.seq.Add(1)))
+}
+
+// sha256Digest makes sure that d can be part of a path.
+func sha256Digest(d chantal.Digest) (chantal.Digest, error) {
+	d, err := chantal.ParseDigest(string(d))
+	if err == nil && d.Algo() != "sha256" {
+		err = fmt.Errorf("blobs are named by sha256, not %s", d.Algo())
+	}
+	return d, err
+}
+
+// Find returns the blob with the digest d. SHA-256 names blobs; other strong
+// algorithms are found when a blob was once promised with them; md5 and sha1
+// only when it was promised with nothing stronger, and to the same repository.
+// The error is fs.ErrNotExist when there is none.
+func (s *Store) Find(repo string, d chantal.Digest) (Blob, error) {
+	d, err := chantal.ParseDigest(string(d))
+	if err != nil {
+		return Blob{}, err
+	}
+	if d.Algo() != "sha256" {
+		if d, err = s.resolve(repo, d); err != nil {
+			return Blob{}, err
+		}
+	}
+	s.mu.RLock()
+	e := s.pending[d]
+	s.mu.RUnlock()
+	if e != nil {
+		return e.blob, nil
+	}
+	fi, err := os.Lstat(s.blobPath(d))
+	if err != nil {
+		return Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
+	}
+	return blobOf(d, fi), nil
+}
+
+// Open opens the blob with the SHA-256 d, which may not be durable yet. The
+// caller closes the file. The error is fs.ErrNotExist when there is none.
+func (s *Store) Open(d chantal.Digest) (*os.File, Blob, error) {
+	d, err := sha256Digest(d)
+	if err != nil {
+		return nil, Blob{}, err
+	}
+	for range 4 { // the committer may rename it meanwhile, after a disk error more than once
+		s.mu.RLock()
+		e := s.pending[d]
+		var path string
+		if e != nil {
+			path = e.path
+		}
+		s.mu.RUnlock()
+		if e == nil {
+			break
+		}
+		f, err := os.Open(path)
+		if err == nil {
+			return f, e.blob, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
+		}
+	}
+	f, err := os.Open(s.blobPath(d))
+	if err != nil {
+		return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
+	}
+	s.useMu.Lock()
+	s.used[d] = time.Now()
+	s.useMu.Unlock()
+	return f, blobOf(d, fi), nil
+}
+
+// Walk yields every durable blob in no useful order, and ends with the first
+// error of yield or of the disk.
+func (s *Store) Walk(yield func(Blob) error) error {
+	for i := range 256 {
+		files, err := os.ReadDir(filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", i)))
+		if err != nil {
+			return fmt.Errorf("listing blobs: %w", err)
+		}
+		for _, f := range files {
+			d, err := chantal.NewDigest("sha256", f.Name())
+			if err != nil {
+				continue
+			}
+			fi, err := f.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("listing blobs: %w", err)
+			}
+			if err := yield(blobOf(d, fi)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func blobOf(d chantal.Digest, fi fs.FileInfo) Blob {
+	return Blob{Digest: d, Size: fi.Size(), Modified: fi.ModTime().UTC().Truncate(time.Second)}
+}
+
+// cause drops the path from an error of package os: it is long and the digest
+// says more.
+func cause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// removeOldTemps removes what earlier runs left behind.
+func (s *Store) removeOldTemps() {
+	own := tempPrefix + s.run + "-"
+	n := 0
+	for _, top := range []string{"blobs", "alias", "alias-repo", "derived"} {
+		err := filepath.WalkDir(filepath.Join(s.dir, top), func(path string, f fs.DirEntry, err error) error {
+			if s.isClosed() {
+				return fs.SkipAll
+			}
+			if err != nil || f.IsDir() {
+				return nil // a folder that cannot be read is somebody else's finding
+			}
+			if name := f.Name(); strings.HasPrefix(name, tempPrefix) && !strings.HasPrefix(name, own) {
+				if os.Remove(path) == nil {
+					n++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			s.log.Warn("removing temporary files of an earlier run", "err", err)
+		}
+	}
+	if n > 0 {
+		s.log.Info("removed temporary files of an earlier run", "files", n)
+	}
+}
+
+func (s *Store) isClosed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
+}
