@@ -1,0 +1,158 @@
+// Package config turns a configuration file and the environment into checked
+// settings. It finds every mistake in one pass and says where each one is. It
+// reads the file and nothing else: whether a key file exists, an address can
+// be bound or an upstream answers is for those who use the settings.
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+)
+
+// Config holds the settings. The zero value is not usable; Default and Parse
+// make one.
+type Config struct {
+	File      string // where the settings were read; "" for none
+	Listen    string // host:port; the host may be empty
+	Listeners []Listener
+	Data      string         // the data directory as the file names it; "" where it does not, see DataDir
+	Clients   []netip.Prefix // who may use the proxy; masked
+	History   time.Duration  // how long observed generations stay reachable
+	Cache     Cache
+	Forward   Forward
+	Egress    Egress
+	Download  Download
+	Repos     []Repo
+}
+
+// Listener is a further address, bound to a ref.
+type Listener struct {
+	Address string // host:port; the host may be empty
+	Ref     string // REF[+signed][~RECORDING]
+}
+
+// Cache limits what is kept.
+type Cache struct {
+	MaxSize int64 // bytes; 0 for no limit
+}
+
+// The words of Forward.
+const (
+	Deny       = "deny"       // Other, Connect: answer 403
+	Pass       = "pass"       // Other: forward it
+	Tunnel     = "tunnel"     // Connect: pass the bytes through
+	Off        = "off"        // Intercept: never
+	Configured = "configured" // Intercept: hosts of configured repositories
+)
+
+// Forward says what the forward proxy does.
+type Forward struct {
+	Discover   bool   // recognise repositories that are not configured
+	Other      string // Deny or Pass: plain requests that belong to no repository
+	Connect    string // Tunnel or Deny: CONNECT to public hosts on port 443
+	Intercept  string // Off or Configured
+	RequireRef bool   // 407 to anonymous proxy requests
+}
+
+// Egress says where Chantal may connect to.
+type Egress struct {
+	AllowPrivate []netip.Prefix // private upstreams that clients may name; masked
+	Offline      bool           // answer from the store only
+}
+
+// Download says how upstreams are asked.
+type Download struct {
+	Parallel  int           // downloads at a time
+	PerHost   int           // downloads at a time from one host
+	Bandwidth int64         // bytes per second, all together; 0 for no limit
+	Retries   int           // attempts after the first
+	Timeout   time.Duration // without any progress
+}
+
+// The types of repositories.
+const (
+	Apt     = "apt"
+	RPM     = "rpm"
+	PyPI    = "pypi"
+	Generic = "generic"
+)
+
+// Repo is one configured repository.
+type Repo struct {
+	Name     string
+	Type     string        // Apt, RPM, PyPI or Generic
+	Upstream []string      // absolute http or https URLs as written, failover in order; at least one
+	Keyring  string        // path of the keys that have to have signed the roots; "" for none
+	Refresh  time.Duration // how long a tree is served without asking upstream again
+	Files    []string      // absolute http or https URLs of hosts that pages may link to; nil for any public host
+	Sync     *Sync         // nil where the file has none
+}
+
+// Sync selects what a full mirror of the repository holds.
+type Sync struct {
+	Suites        []string
+	Components    []string
+	Architectures []string
+	Sources       bool
+	Packages      []string // shell globs on the package name
+	Exclude       []string // shell globs on the package name
+	Newest        int      // versions of each package; 0 for all
+	Projects      []string
+	Wheels        bool
+	Sdists        bool
+	Python        []string
+	Platforms     []string
+	Every         time.Duration // 0 for never by itself
+}
+
+// Default returns the settings that hold without a file.
+func Default() *Config {
+	return &Config{
+		Listen: "127.0.0.1:8180",
+		Clients: prefixes("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",
+			"169.254.0.0/16", "fc00::/7", "fe80::/10"),
+		History:  30 * day,
+		Forward:  Forward{Discover: true, Other: Deny, Connect: Tunnel, Intercept: Off},
+		Download: Download{Parallel: 8, PerHost: 4, Retries: 5, Timeout: 30 * time.Second},
+	}
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	list := make([]netip.Prefix, len(texts))
+	for i, text := range texts {
+		list[i] = netip.MustParsePrefix(text)
+	}
+	return list
+}
+
+// Load reads the file at path, expanding variables from the process's
+// environment; "" gives Default. Mistakes in the file are returned as Errors,
+// all of them.
+func Load(path string) (*Config, error) {
+	if path == "" {
+		return Default(), nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return Parse(path, text, os.Getenv)
+}
+
+// Parse reads a configuration; name stands for it in messages and becomes
+// File. getenv answers ${VAR} and ${VAR:-default}; an empty answer counts as
+// not set. A key without a value leaves the default. Mistakes are returned as
+// Errors, all of them, in the order of the file.
+func Parse(name string, text []byte, getenv func(string) string) (*Config, error) {
+	d := newDecoder(name, getenv)
+	c := Default()
+	c.File = name
+	d.config(c, string(text))
+	if len(d.errs) > 0 {
+		d.errs.sort()
+		return nil, d.errs
+	}
+	return c, nil
+}

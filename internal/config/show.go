@@ -1,0 +1,167 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/goccy/go-yaml"
+)
+
+// The shown types are the file's form of the settings: what Parse reads.
+type (
+	shown struct {
+		Listen    string          `yaml:"listen" json:"listen"`
+		Listeners []shownListener `yaml:"listeners,omitempty" json:"listeners,omitempty"`
+		Data      string          `yaml:"data,omitempty" json:"data,omitempty"`
+		Clients   []string        `yaml:"clients,flow" json:"clients"`
+		History   string          `yaml:"history" json:"history"`
+		Cache     shownCache      `yaml:"cache,omitempty" json:"cache,omitzero"`
+		Forward   shownForward    `yaml:"forward" json:"forward"`
+		Egress    shownEgress     `yaml:"egress" json:"egress"`
+		Download  shownDownload   `yaml:"download" json:"download"`
+		Repos     []shownRepo     `yaml:"repos,omitempty" json:"repos,omitempty"`
+	}
+	shownListener struct {
+		Address string `yaml:"address" json:"address"`
+		Ref     string `yaml:"ref" json:"ref"`
+	}
+	shownCache struct {
+		MaxSize string `yaml:"max_size,omitempty" json:"max_size,omitempty"`
+	}
+	shownForward struct {
+		Discover   bool   `yaml:"discover" json:"discover"`
+		Other      string `yaml:"other" json:"other"`
+		Connect    string `yaml:"connect" json:"connect"`
+		Intercept  string `yaml:"intercept" json:"intercept"`
+		RequireRef bool   `yaml:"require_ref" json:"require_ref"`
+	}
+	shownEgress struct {
+		AllowPrivate []string `yaml:"allow_private,flow" json:"allow_private"`
+		Offline      bool     `yaml:"offline" json:"offline"`
+	}
+	shownDownload struct {
+		Parallel  int    `yaml:"parallel" json:"parallel"`
+		PerHost   int    `yaml:"per_host" json:"per_host"`
+		Bandwidth string `yaml:"bandwidth,omitempty" json:"bandwidth,omitempty"`
+		Retries   int    `yaml:"retries" json:"retries"`
+		Timeout   string `yaml:"timeout" json:"timeout"`
+	}
+	shownRepo struct {
+		Name     string     `yaml:"name" json:"name"`
+		Type     string     `yaml:"type" json:"type"`
+		Upstream []string   `yaml:"upstream" json:"upstream"`
+		Keyring  string     `yaml:"keyring,omitempty" json:"keyring,omitempty"`
+		Refresh  string     `yaml:"refresh" json:"refresh"`
+		Files    *[]string  `yaml:"files,omitempty" json:"files,omitempty"`
+		Sync     *shownSync `yaml:"sync,omitempty" json:"sync,omitempty"`
+	}
+	shownSync struct {
+		Suites        []string `yaml:"suites,flow,omitempty" json:"suites,omitempty"`
+		Components    []string `yaml:"components,flow,omitempty" json:"components,omitempty"`
+		Architectures []string `yaml:"architectures,flow,omitempty" json:"architectures,omitempty"`
+		Sources       bool     `yaml:"sources" json:"sources"`
+		Packages      []string `yaml:"packages,flow,omitempty" json:"packages,omitempty"`
+		Exclude       []string `yaml:"exclude,flow,omitempty" json:"exclude,omitempty"`
+		Newest        int      `yaml:"newest,omitempty" json:"newest,omitempty"`
+		Projects      []string `yaml:"projects,flow,omitempty" json:"projects,omitempty"`
+		Wheels        bool     `yaml:"wheels" json:"wheels"`
+		Sdists        bool     `yaml:"sdists" json:"sdists"`
+		Python        []string `yaml:"python,flow,omitempty" json:"python,omitempty"`
+		Platforms     []string `yaml:"platforms,flow,omitempty" json:"platforms,omitempty"`
+		Every         string   `yaml:"every,omitempty" json:"every,omitempty"`
+	}
+)
+
+// Marshal returns the settings as a configuration file, defaults included.
+// Passwords in URLs are replaced; without any, Parse reads the same settings
+// back.
+func (c *Config) Marshal() ([]byte, error) {
+	text, err := yaml.MarshalWithOptions(c.shown(), yaml.IndentSequence(true))
+	if err != nil {
+		return nil, fmt.Errorf("writing the configuration as YAML: %w", err)
+	}
+	return text, nil
+}
+
+// MarshalJSON returns what Marshal does, as JSON.
+func (c *Config) MarshalJSON() ([]byte, error) { return json.Marshal(c.shown()) }
+
+func (c *Config) shown() shown {
+	s := shown{
+		Listen:  c.Listen,
+		Data:    c.Data,
+		Clients: texts(c.Clients),
+		History: showDuration(c.History),
+		Cache:   shownCache{MaxSize: limit(c.Cache.MaxSize, "")},
+		Forward: shownForward(c.Forward),
+		Egress:  shownEgress{AllowPrivate: texts(c.Egress.AllowPrivate), Offline: c.Egress.Offline},
+		Download: shownDownload{
+			Parallel: c.Download.Parallel, PerHost: c.Download.PerHost, Retries: c.Download.Retries,
+			Bandwidth: limit(c.Download.Bandwidth, "/s"), Timeout: showDuration(c.Download.Timeout),
+		},
+	}
+	for _, l := range c.Listeners {
+		s.Listeners = append(s.Listeners, shownListener(l))
+	}
+	for i := range c.Repos {
+		s.Repos = append(s.Repos, c.Repos[i].shown())
+	}
+	return s
+}
+
+func (r *Repo) shown() shownRepo {
+	s := shownRepo{
+		Name: r.Name, Type: r.Type, Upstream: redacted(r.Upstream),
+		Keyring: r.Keyring, Refresh: showDuration(r.Refresh),
+	}
+	if r.Files != nil {
+		files := redacted(r.Files)
+		s.Files = &files
+	}
+	if y := r.Sync; y != nil {
+		s.Sync = &shownSync{
+			Suites: y.Suites, Components: y.Components, Architectures: y.Architectures, Sources: y.Sources,
+			Packages: y.Packages, Exclude: y.Exclude, Newest: y.Newest,
+			Projects: y.Projects, Wheels: y.Wheels, Sdists: y.Sdists, Python: y.Python, Platforms: y.Platforms,
+			Every: every(y.Every),
+		}
+	}
+	return s
+}
+
+func every(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return showDuration(d)
+}
+
+// limit writes a number of bytes of which 0 means none.
+func limit(n int64, per string) string {
+	if n == 0 {
+		return ""
+	}
+	return showSize(n) + per
+}
+
+func redacted(urls []string) []string {
+	list := make([]string, len(urls))
+	for i, u := range urls {
+		list[i] = redact(u)
+	}
+	return list
+}
+
+// texts writes a prefix that holds one address as that address.
+func texts(prefixes []netip.Prefix) []string {
+	list := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		list[i] = p.String()
+		if p.IsSingleIP() {
+			list[i] = p.Addr().String()
+		}
+	}
+	return list
+}
