@@ -1,0 +1,331 @@
+package fetch
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"chantal"
+)
+
+// maxRedirects is how many redirects one request follows.
+const maxRedirects = 10
+
+// Options say how a Client talks to upstreams.
+type Options struct {
+	Egress    *Egress                               // nil: public addresses only
+	UserAgent string                                // "chantal" if empty; a request's own header wins
+	Via       string                                // added to Via, "1.1 chantal-7f3a"; "" adds none
+	Timeout   time.Duration                         // until an answer begins, and between bytes of its body; 0 is 30 s
+	Proxy     func(*http.Request) (*url.URL, error) // the outbound proxy; nil for none
+	Roots     *x509.CertPool                        // the authorities trusted for TLS; nil for the system's
+	Log       *slog.Logger                          // nil for none
+}
+
+// Client is a Source that asks over HTTP/1.1 and HTTP/2. It never decompresses,
+// always verifies TLS, and keeps connections for reuse.
+type Client struct {
+	o         Options
+	transport *http.Transport
+
+	mu    sync.RWMutex
+	creds map[binding]string // Authorization values
+}
+
+// binding is what credentials are bound to.
+type binding struct{ repo, scheme, hostport string }
+
+// proxyURLKey is the context key of the *url.URL of the outbound proxy of a
+// request, decided once per request so that the dial's exemption agrees.
+type proxyURLKey struct{}
+
+// New returns a Client. Close its idle connections with CloseIdleConnections.
+func New(o Options) *Client {
+	o.UserAgent = cmp.Or(o.UserAgent, "chantal")
+	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
+	if o.Egress == nil {
+		o.Egress = NewEgress(nil, nil)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Client{
+		o:     o,
+		creds: map[binding]string{},
+		transport: &http.Transport{
+			Proxy: func(r *http.Request) (*url.URL, error) {
+				u, _ := r.Context().Value(proxyURLKey{}).(*url.URL)
+				return u, nil
+			},
+			DialContext:            o.Egress.DialContext,
+			TLSClientConfig:        &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    dialTimeout,
+			ForceAttemptHTTP2:      true,
+			DisableCompression:     true,
+			MaxIdleConns:           256,
+			MaxIdleConnsPerHost:    16,
+			IdleConnTimeout:        90 * time.Second,
+			MaxResponseHeaderBytes: 1 << 20,
+			ReadBufferSize:         64 << 10,
+		},
+	}
+}
+
+// CloseIdleConnections closes the connections kept for reuse.
+func (c *Client) CloseIdleConnections() { c.transport.CloseIdleConnections() }
+
+// Credentials binds the userinfo of a configured upstream to requests that are
+// made on behalf of repo and go to exactly base's scheme, host and port. A
+// base without userinfo takes them away again.
+func (c *Client) Credentials(repo string, base *url.URL) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := binding{repo, base.Scheme, HostPort(base)}
+	if base.User == nil {
+		delete(c.creds, k)
+		return
+	}
+	c.creds[k] = basicAuth(base.User)
+}
+
+func basicAuth(u *url.Userinfo) string {
+	r := http.Request{Header: http.Header{}}
+	password, _ := u.Password()
+	r.SetBasicAuth(u.Username(), password)
+	return r.Header.Get("Authorization")
+}
+
+// Fetch asks for r.URL and follows redirects.
+func (c *Client) Fetch(ctx context.Context, r *Request) (*Response, error) {
+	start, err := parseURL(r.URL)
+	if err != nil {
+		return nil, err
+	}
+	if r.Method != "" && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return nil, fmt.Errorf("fetching %s: method %s is not one that can be asked again", start.Redacted(), r.Method)
+	}
+	u := start
+	seen := map[string]bool{}
+	for hop := 0; ; hop++ {
+		seen[u.String()] = true
+		x, err := c.ask(ctx, r, start, u)
+		if err != nil {
+			return nil, failure(ctx, bare(u), err)
+		}
+		next, err := redirect(x.resp, u, r.NoFollow)
+		switch {
+		case err != nil:
+		case next == nil:
+			return c.answer(ctx, r, u, x)
+		case hop == maxRedirects:
+			err = fmt.Errorf("it redirects more than %d times", maxRedirects)
+		case seen[next.String()]:
+			err = fmt.Errorf("it redirects in a circle, to %s", next)
+		}
+		drain(x.resp.Body)
+		x.cancel(nil)
+		if err != nil {
+			return nil, &chantal.UpstreamError{URL: bare(u), Status: x.resp.StatusCode, Err: err}
+		}
+		u = next
+	}
+}
+
+// parseURL refuses what is not an absolute HTTP URL.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		// url.Error would repeat the URL with its userinfo.
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		return nil, &chantal.RefusedError{What: "upstream URL", Why: err.Error()}
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, &chantal.RefusedError{What: "upstream URL " + u.Redacted(), Why: "only http and https URLs with a host are fetched"}
+	}
+	return u, nil
+}
+
+// bare returns u as messages show it: without userinfo.
+func bare(u *url.URL) string {
+	v := *u
+	v.User = nil
+	return v.String()
+}
+
+// exchange is one request that was answered. cancel has to be called when the
+// body is no longer needed; its cause, if any, is why the body fails.
+type exchange struct {
+	resp   *http.Response
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+// ask sends one request and waits for the answer's header.
+func (c *Client) ask(ctx context.Context, r *Request, start, u *url.URL) (*exchange, error) {
+	req := &http.Request{
+		Method: cmp.Or(r.Method, http.MethodGet),
+		URL:    u, Host: u.Host, Header: c.header(r, start, u),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}
+	ctx, err := c.route(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(c.o.Timeout, func() { cancel(silence(c.o.Timeout)) })
+	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
+	timer.Stop()
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		return nil, err
+	}
+	c.o.Log.DebugContext(ctx, "asked upstream", "url", bare(u), "method", req.Method, "status", resp.StatusCode)
+	return &exchange{resp, ctx, cancel}, nil
+}
+
+// silence is the cause of a request that was given up.
+func silence(d time.Duration) error {
+	return fmt.Errorf("it was silent for %s: %w", d, os.ErrDeadlineExceeded)
+}
+
+// route decides on the outbound proxy of a request.
+func (c *Client) route(ctx context.Context, req *http.Request) (context.Context, error) {
+	if c.o.Proxy == nil {
+		return ctx, nil
+	}
+	proxy, err := c.o.Proxy(req)
+	if err != nil {
+		return nil, fmt.Errorf("choosing the outbound proxy: %w", err)
+	}
+	if proxy == nil {
+		return ctx, nil
+	}
+	if err := c.o.Egress.checkTarget(req.URL); err != nil {
+		return nil, err
+	}
+	ctx = context.WithValue(ctx, proxyURLKey{}, proxy)
+	return context.WithValue(ctx, proxyKey{}, HostPort(proxy)), nil
+}
+
+// header makes the request's fields. What a client sent for the first host
+// (start) in confidence does not follow a redirect to another one.
+func (c *Client) header(r *Request, start, u *url.URL) http.Header {
+	h := EndToEnd(r.Header)
+	for _, name := range []string{"Host", "Content-Length", "Referer"} {
+		delete(h, name)
+	}
+	same := u.Scheme == start.Scheme && HostPort(u) == HostPort(start)
+	if !same {
+		delete(h, "Authorization")
+		delete(h, "Cookie")
+	}
+	if h.Get("User-Agent") == "" {
+		h.Set("User-Agent", c.o.UserAgent)
+	}
+	if c.o.Via != "" {
+		h["Via"] = []string{strings.Join(append(h["Via"], c.o.Via), ", ")}
+	}
+	h.Set("Accept-Encoding", "identity")
+	if r.Accept != "" || h.Get("Accept") == "" {
+		h.Set("Accept", cmp.Or(r.Accept, "*/*"))
+	}
+	if r.ETag != "" {
+		h.Set("If-None-Match", r.ETag)
+	}
+	if !r.Modified.IsZero() {
+		h.Set("If-Modified-Since", r.Modified.UTC().Format(http.TimeFormat))
+	}
+	if r.Offset > 0 {
+		h.Set("Range", "bytes="+strconv.FormatInt(r.Offset, 10)+"-")
+		if r.IfRange != "" {
+			h.Set("If-Range", r.IfRange)
+		}
+	}
+	if r.NoCache {
+		h.Set("Cache-Control", "no-cache")
+	}
+	if same && start.User != nil {
+		h.Set("Authorization", basicAuth(start.User))
+	} else if auth := c.credentials(r.Repo, u); auth != "" {
+		h.Set("Authorization", auth)
+	}
+	return h
+}
+
+func (c *Client) credentials(repo string, u *url.URL) string {
+	if repo == "" {
+		return ""
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.creds[binding{repo, u.Scheme, HostPort(u)}]
+}
+
+// redirect returns where an answer leads, or nil if it is not a redirect that
+// can be followed.
+func redirect(resp *http.Response, u *url.URL, noFollow bool) (*url.URL, error) {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	default:
+		return nil, nil
+	}
+	location := resp.Header.Get("Location")
+	if location == "" || noFollow {
+		return nil, nil
+	}
+	to, err := url.Parse(location)
+	if err != nil {
+		return nil, fmt.Errorf("it redirects to what is not a URL")
+	}
+	next := u.ResolveReference(to)
+	next.User, next.Fragment, next.RawFragment = nil, "", ""
+	switch {
+	case next.Host == "" || next.Scheme != "http" && next.Scheme != "https":
+		return nil, fmt.Errorf("it redirects to %s, which is not an http or https URL", next)
+	case u.Scheme == "https" && next.Scheme == "http":
+		return nil, fmt.Errorf("it redirects from https to %s, which is never followed", next)
+	}
+	return next, nil
+}
+
+// drain reads the rest of a small body, so that its connection can be used
+// again, and closes it.
+func drain(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, 4<<10)
+	body.Close()
+}
+
+// failure is the error of a request, to the URL shown, that got no answer or
+// half of one.
+func failure(ctx context.Context, shown string, err error) error {
+	if refused := (*chantal.RefusedError)(nil); errors.As(err, &refused) {
+		return refused
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("fetching %s: %w", shown, ctx.Err())
+	}
+	if oe := (*net.OpError)(nil); errors.As(err, &oe) {
+		err = oe // without the layers around it
+	}
+	return &chantal.UpstreamError{URL: shown, Err: err}
+}
