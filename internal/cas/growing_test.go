@@ -102,7 +102,7 @@ func TestTheAnnouncedSizeCounts(t *testing.T) {
 
 func TestFiftyFollowersAndOneThatNeverReads(t *testing.T) {
 	s := open(t, t.TempDir(), Options{SyncEvery: time.Millisecond, SyncFiles: 1})
-	data := content(1, 3<<20+17)
+	data := content(1, 1<<20+17)
 	g, err := s.Create(Want{Size: -1, Digests: []chantal.Digest{sha(data)}})
 	if err != nil {
 		t.Fatal(err)
@@ -153,10 +153,10 @@ func TestFiftyFollowersAndOneThatNeverReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer late.Close()
-	if n, err := late.Seek(1<<20, io.SeekStart); n != 1<<20 || err != nil {
+	if n, err := late.Seek(1<<19, io.SeekStart); n != 1<<19 || err != nil {
 		t.Fatal(n, err)
 	}
-	if got, err := io.ReadAll(late); err != nil || !bytes.Equal(got, data[1<<20:]) {
+	if got, err := io.ReadAll(late); err != nil || !bytes.Equal(got, data[1<<19:]) {
 		t.Errorf("following after the rename: %d bytes, %v", len(got), err)
 	}
 }
