@@ -24,6 +24,8 @@ func (c *Client) answer(ctx context.Context, r *Request, u *url.URL, x *exchange
 		URL:    bare(u),
 		ETag:   resp.Header.Get("ETag"),
 		Type:   resp.Header.Get("Content-Type"),
+
+		OpenEnded: resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor < 2,
 	}
 	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		out.Modified = t

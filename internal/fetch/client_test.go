@@ -224,6 +224,34 @@ func TestShortAndSilentBodiesFail(t *testing.T) {
 	}
 }
 
+func TestBodyWhoseEndCannotBeToldIsMarked(t *testing.T) {
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/open":
+			conn, buf, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			fmt.Fprint(buf, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nbytes")
+			buf.Flush()
+		case "/chunked":
+			w.(http.Flusher).Flush()
+			fmt.Fprint(w, "bytes")
+		default:
+			fmt.Fprint(w, "bytes")
+		}
+	})
+	c := newClient(t, Options{})
+	for path, want := range map[string]bool{"/open": true, "/chunked": false, "/length": false} {
+		resp, body, err := get(t, c, &Request{URL: srv.URL + path})
+		if err != nil || body != "bytes" || resp.OpenEnded != want {
+			t.Errorf("%s: %q, %+v, %v; want OpenEnded %v", path, body, resp, err, want)
+		}
+	}
+}
+
 func TestSlowReaderIsNotSilence(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("x", 1<<20)) })
 	c := newClient(t, Options{Timeout: 60 * time.Millisecond})

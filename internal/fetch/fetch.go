@@ -42,6 +42,10 @@ type Response struct {
 	ETag     string
 	Type     string    // Content-Type
 	Modified time.Time // Last-Modified; zero where absent or no date
+
+	// OpenEnded says that Body ends where its connection does (RFC 9112, 6.3),
+	// so that a broken connection looks like the end.
+	OpenEnded bool
 }
 
 // Source answers requests. Implementations are safe for concurrent use.
