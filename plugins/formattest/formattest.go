@@ -84,8 +84,9 @@ func testClassify(t *testing.T, f chantal.Format, fx Fixtures) {
 		if err := CheckClassify(f, p); err != nil {
 			t.Error(err)
 		}
-		// Every beginning of a path is a path that someone may ask for.
-		for i := range p {
+		// Every beginning of a path is a path that someone may ask for; of
+		// the very long ones the first thousand bytes are enough.
+		for i := range p[:min(len(p), 1000)] {
 			if err := CheckClassify(f, p[:i]); err != nil {
 				t.Error(err)
 			}
