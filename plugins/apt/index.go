@@ -11,12 +11,16 @@ import (
 type index struct {
 	dir, name string
 	inDists   bool
-	base      string // for inDists: what precedes "dists/"; "" or ending in a slash
+	base      string        // for inDists: what precedes "dists/"; "" or ending in a slash
+	shared    *sharedFolder // nil but for a flat repository at the top
 }
 
 func newIndex(p string) index {
 	ix := index{dir: path.Dir(p), name: path.Base(p)}
 	ix.base, _, ix.inDists = cutDists(p)
+	if !ix.inDists && ix.dir == "." {
+		ix.shared = new(sharedFolder)
+	}
 	return ix
 }
 
@@ -65,6 +69,70 @@ func (ix index) promise(filename string, p chantal.Promise, yield func(chantal.P
 	for _, p.Path = range [...]string{first, second} {
 		if p.Path != "" && !yield(p) {
 			return errStopped
+		}
+	}
+	if p.Path = first; ix.shared != nil {
+		ix.shared.add(p)
+	}
+	return nil
+}
+
+// finish yields what is only known when all of the index has been read.
+func (ix index) finish(yield func(chantal.Promise) bool) error {
+	if ix.shared == nil {
+		return nil
+	}
+	return ix.shared.yield(yield)
+}
+
+const (
+	maxHeld        = 100_000 // promises
+	maxSharedDepth = 4       // folders
+)
+
+// sharedFolder finds out whether all files of an index lie in one folder.
+//
+// A flat repository that was recognised by its root begins in the root's
+// folder, while the client's source ("deb URI dir/") may begin above it. Then
+// the index stands at the top and every file is called dir/…, as seen from a
+// folder that is not in the repository. From the index alone that cannot be
+// told from a repository with one folder, so the files are promised without
+// it as well.
+type sharedFolder struct {
+	held   []chantal.Promise
+	folder string
+	none   bool
+}
+
+func (s *sharedFolder) add(p chantal.Promise) {
+	if s.none {
+		return
+	}
+	dir := path.Dir(p.Path)
+	if len(s.held) == 0 {
+		s.folder = dir
+	}
+	for s.folder != "." && dir != s.folder && !strings.HasPrefix(dir, s.folder+"/") {
+		s.folder = path.Dir(s.folder)
+	}
+	s.held = append(s.held, p)
+	if s.folder == "." || len(s.held) > maxHeld {
+		s.held, s.none = nil, true
+	}
+}
+
+func (s *sharedFolder) yield(yield func(chantal.Promise) bool) error {
+	if s.none || len(s.held) == 0 {
+		return nil
+	}
+	folders := strings.Split(s.folder, "/")
+	for n := 1; n <= min(len(folders), maxSharedDepth); n++ {
+		cut := len(strings.Join(folders[:n], "/")) + 1
+		for _, p := range s.held {
+			p.Path = p.Path[cut:]
+			if !yield(p) {
+				return errStopped
+			}
 		}
 	}
 	return nil

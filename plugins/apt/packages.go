@@ -146,7 +146,7 @@ func parsePackages(ix index, r io.Reader, yield func(chantal.Promise) bool) erro
 			}
 		}
 		if atEnd {
-			return nil
+			return ix.finish(yield)
 		}
 	}
 }

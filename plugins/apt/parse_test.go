@@ -81,7 +81,8 @@ func TestFilesOfAFlatRepositoryAreFoundFromEveryBase(t *testing.T) {
 		want            []string
 	}{
 		{"Packages", "./x.deb", []string{"x.deb"}},                    // deb URI ./
-		{"Packages", "amd64/x.deb", []string{"amd64/x.deb"}},          // the same with folders
+		{"Packages", "amd64/x.deb", []string{"amd64/x.deb", "x.deb"}}, // deb URI amd64/, found by its root
+		{"Packages", "a/b/x.deb", []string{"a/b/x.deb", "b/x.deb", "x.deb"}},
 		{"d/e/Packages", "d/e/x.deb", []string{"d/e/x.deb"}},          // deb URI d/e/
 		{"d/e/Packages", "e/x.deb", []string{"e/x.deb", "d/e/x.deb"}}, // the URI ends in d
 		{"d/e/Packages", "./x.deb", []string{"x.deb", "d/e/x.deb"}},   // the URI ends in d/e
@@ -99,6 +100,30 @@ func TestFilesOfAFlatRepositoryAreFoundFromEveryBase(t *testing.T) {
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("%s, Filename: %s (-want +got):\n%s", test.index, test.filename, diff)
 		}
+	}
+}
+
+func TestFoldersThatNotAllFilesShareAreKept(t *testing.T) {
+	names := func(files ...string) (got []string) {
+		var content strings.Builder
+		for _, f := range files {
+			fmt.Fprintf(&content, "Package: x\nFilename: %s\nSize: 1\n\n", f)
+		}
+		promises, err := parse("Packages", content.String())
+		if err != nil {
+			t.Error(err)
+		}
+		for _, p := range promises {
+			got = append(got, p.Path)
+		}
+		return got
+	}
+	if diff := cmp.Diff([]string{"amd64/x.deb", "all/y.deb"}, names("amd64/x.deb", "all/y.deb")); diff != "" {
+		t.Errorf("two folders (-want +got):\n%s", diff)
+	}
+	want := []string{"d/a/x.deb", "d/y.deb", "d/ab/z.deb", "a/x.deb", "y.deb", "ab/z.deb"}
+	if diff := cmp.Diff(want, names("d/a/x.deb", "./d/y.deb", "d/ab/z.deb")); diff != "" {
+		t.Errorf("one folder with more in it (-want +got):\n%s", diff)
 	}
 }
 

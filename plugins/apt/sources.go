@@ -52,7 +52,7 @@ func parseSources(ix index, r io.Reader, yield func(chantal.Promise) bool) error
 			return err
 		}
 		if atEnd {
-			return nil
+			return ix.finish(yield)
 		}
 		s.reset()
 	}
