@@ -47,10 +47,10 @@ func openFrame(b []byte) (frame, error) {
 
 // releaseFile is a parsed Release.
 type releaseFile struct {
-	date    time.Time // zero where there is none
-	byHash  bool
-	files   []releaseEntry // in the order in which they are listed first
-	sources int            // how many fields were there that a Release is known by
+	date   time.Time // zero where there is none
+	byHash bool
+	files  []releaseEntry // in the order in which they are listed first
+	known  int            // how many fields were there that a Release is known by
 }
 
 type releaseEntry struct {
@@ -95,7 +95,7 @@ func parseRelease(text []byte) (*releaseFile, error) {
 			}
 		}
 	}
-	if rel.sources == 0 {
+	if rel.known == 0 {
 		return nil, errors.New("not a Release file: it has none of the fields of one")
 	}
 	return &rel, nil
@@ -122,7 +122,7 @@ func (r *releaseFile) setField(c *control) (algo string, err error) {
 	default:
 		return "", nil
 	}
-	r.sources++
+	r.known++
 	return algo, nil
 }
 
