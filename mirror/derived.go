@@ -1,0 +1,194 @@
+package mirror
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"chantal"
+	"chantal/internal/cas"
+)
+
+// linesVersion is part of every derived file's name: raise it when a parser or
+// the form of the lines changes.
+const linesVersion = "1"
+
+// derivation is the making of one derived file.
+type derivation struct {
+	done chan struct{}
+	err  error
+}
+
+// lines is a derived file: the promises of one index as sorted lines, read by
+// binary search. Close it.
+type lines struct {
+	*os.File
+	size int64
+}
+
+// lines returns the derived file of an index, made if need be.
+func (r *Repo) lines(indexPath string, blob cas.Blob) (*lines, error) {
+	sum := sha256.Sum256([]byte(path.Dir(indexPath) + "\n" + path.Base(indexPath)))
+	key := r.Type + "-" + linesVersion + "-" + blob.Digest.Hex() + "-" + hex.EncodeToString(sum[:6])
+	for range 2 {
+		f, err := r.m.Store.Derived(key)
+		if err == nil {
+			st, err := f.Stat()
+			if err != nil {
+				f.Close()
+				return nil, err
+			}
+			return &lines{f, st.Size()}, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		d := r.m.derived.join(key, func() *derivation {
+			d := &derivation{done: make(chan struct{})}
+			go func() {
+				defer r.m.derived.leave(key)
+				defer close(d.done)
+				d.err = r.derive(key, indexPath, blob)
+			}()
+			return d
+		})
+		<-d.done
+		if d.err != nil {
+			return nil, fmt.Errorf("reading %s: %w", indexPath, d.err)
+		}
+	}
+	return nil, fmt.Errorf("the derived form of %s does not stay", indexPath)
+}
+
+func (r *Repo) derive(key, indexPath string, blob cas.Blob) error {
+	f, _, err := r.m.Store.Open(blob.Digest)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	plain, err := decompress(indexPath, f, blob.Size)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	var buf []byte
+	var ends []int
+	for p, err := range r.Format.Parse(indexPath, plain) {
+		if err != nil {
+			return err
+		}
+		buf = appendLine(buf, &p)
+		ends = append(ends, len(buf))
+	}
+	text := string(buf)
+	sorted := make([]string, len(ends))
+	start := 0
+	for i, end := range ends {
+		sorted[i] = text[start:end]
+		start = end
+	}
+	slices.Sort(sorted)
+	return r.m.Store.PutDerived(key, func(w io.Writer) error {
+		b := bufio.NewWriterSize(w, 256<<10)
+		for _, line := range slices.Compact(sorted) {
+			b.WriteString(line)
+		}
+		return b.Flush()
+	})
+}
+
+// find yields the promises for a path.
+func (l *lines) find(p string) iter.Seq2[chantal.Promise, error] {
+	return func(yield func(chantal.Promise, error) bool) {
+		want := p + "\t"
+		lo, hi := int64(0), l.size // the first line not below want begins in [lo, hi]
+		for lo < hi {
+			mid := lo + (hi-lo)/2
+			start, line, err := l.lineAt(mid, lo)
+			if err != nil {
+				yield(chantal.Promise{}, err)
+				return
+			}
+			if line != "" && line < want {
+				lo = start + int64(len(line))
+			} else {
+				hi = min(start, mid)
+			}
+		}
+		for line, err := range l.from(lo) {
+			if err == nil && !strings.HasPrefix(line, want) {
+				return
+			}
+			var promise chantal.Promise
+			if err == nil {
+				promise, err = parseLine(line)
+			}
+			if !yield(promise, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// lineAt returns the line that holds the byte at off, searching its start not
+// before floor, which is the start of a line.
+func (l *lines) lineAt(off, floor int64) (int64, string, error) {
+	start := floor
+	buf := make([]byte, 4096)
+	for end := off; end > floor; {
+		from := max(floor, end-int64(len(buf)))
+		chunk := buf[:end-from]
+		if _, err := l.ReadAt(chunk, from); err != nil {
+			return 0, "", err
+		}
+		if i := strings.LastIndexByte(string(chunk), '\n'); i >= 0 {
+			start = from + int64(i) + 1
+			break
+		}
+		end = from
+	}
+	for line, err := range l.from(start) {
+		return start, line, err
+	}
+	return start, "", nil
+}
+
+// from yields the lines from one that begins at off.
+func (l *lines) from(off int64) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		r := bufio.NewReaderSize(io.NewSectionReader(l, off, l.size-off), 4096)
+		for {
+			line, err := r.ReadString('\n')
+			if err == io.EOF {
+				return
+			}
+			if !yield(line, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// each yields every promise of the file.
+func (l *lines) each() iter.Seq2[chantal.Promise, error] {
+	return func(yield func(chantal.Promise, error) bool) {
+		for line, err := range l.from(0) {
+			var p chantal.Promise
+			if err == nil {
+				p, err = parseLine(line)
+			}
+			if !yield(p, err) || err != nil {
+				return
+			}
+		}
+	}
+}

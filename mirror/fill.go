@@ -1,0 +1,407 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"chantal"
+	"chantal/internal/cas"
+	"chantal/internal/fetch"
+)
+
+// resumes is how often a download that broke off is taken up again.
+const resumes = 5
+
+// flight is one file being fetched for everybody who wants it. It tries one
+// upstream after the other; each attempt grows a file of its own, so a reader
+// of an attempt that failed never goes on with the bytes of another.
+type flight struct {
+	m       *Mirror
+	repo    *Repo
+	promise chantal.Promise
+	follow  bool // readers may follow the file while it arrives
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced whenever grow changes or the end comes
+	grow     *cas.Growing  // the present attempt, once upstream's answer agrees with the promise
+	modified time.Time     // Last-Modified of that attempt
+	ended    bool
+	err      error
+}
+
+func newFlight(m *Mirror, r *Repo, p chantal.Promise, follow bool) *flight {
+	return &flight{m: m, repo: r, promise: p, follow: follow, changed: make(chan struct{})}
+}
+
+// stored returns the blob that a promise names; fs.ErrNotExist if the store
+// lacks it or the promise has no digest.
+func (r *Repo) stored(p *chantal.Promise) (cas.Blob, error) {
+	err := error(fs.ErrNotExist)
+	for _, d := range slices.Concat([]chantal.Digest{p.SHA256()}, p.Digests) {
+		if d == "" {
+			continue
+		}
+		var b cas.Blob
+		if b, err = r.m.Store.Find(r.Name, d); err == nil {
+			if p.Size >= 0 && b.Size != p.Size {
+				return cas.Blob{}, &chantal.MismatchError{Path: p.Path, Want: fmt.Sprint(p.Size, " bytes"), Got: fmt.Sprint(b.Size, " bytes")}
+			}
+			return b, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return cas.Blob{}, err
+		}
+	}
+	return cas.Blob{}, err
+}
+
+// fetching returns the flight that fetches what p promises, started if there
+// is none. p has at least one digest.
+func (r *Repo) fetching(p chantal.Promise) *flight {
+	key := string(p.Digests[0])
+	if !p.Digests[0].Strong() {
+		key = r.Name + " " + key
+	}
+	return r.m.flights.join(key, func() *flight {
+		f := newFlight(r.m, r, p, p.Kind == chantal.Artifact)
+		r.m.work.Go(func() {
+			err := f.run(r.m.ctx)
+			r.m.flights.leave(key)
+			f.finish(err)
+		})
+		return f
+	})
+}
+
+// ensure makes what p promises be stored.
+func (r *Repo) ensure(ctx context.Context, p chantal.Promise) error {
+	if len(p.Digests) == 0 {
+		return fmt.Errorf("%s: metadata gives no digest: %w", p.Path, fs.ErrNotExist)
+	}
+	if _, err := r.stored(&p); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if r.m.Offline {
+		return &chantal.UpstreamError{URL: p.Path, Err: chantal.ErrOffline}
+	}
+	f := r.fetching(p)
+	_, err := f.next(ctx, nil, func(g *cas.Growing) error { return waitDone(ctx, g) })
+	return err
+}
+
+func waitDone(ctx context.Context, g *cas.Growing) error {
+	select {
+	case <-g.Done():
+		return g.Err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// next waits until ready accepts an attempt later than prev, and returns it; or
+// until the flight has ended without one.
+func (f *flight) next(ctx context.Context, prev *cas.Growing, ready func(*cas.Growing) error) (*cas.Growing, error) {
+	for {
+		f.mu.Lock()
+		g, ended, err, changed := f.grow, f.ended, f.err, f.changed
+		f.mu.Unlock()
+		if g != nil && g != prev {
+			if err := ready(g); err == nil {
+				return g, nil
+			}
+			prev = g
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue
+		}
+		if ended {
+			if err == nil {
+				err = fmt.Errorf("%s: %w", f.promise.Path, fs.ErrNotExist)
+			}
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// open returns the content: following it while it arrives where that is
+// allowed, else when it is complete.
+func (f *flight) open(ctx context.Context) (io.ReadSeekCloser, cas.Blob, error) {
+	g, err := f.next(ctx, nil, func(g *cas.Growing) error {
+		if f.follow {
+			return g.Ready(ctx)
+		}
+		return waitDone(ctx, g)
+	})
+	if err != nil {
+		return nil, cas.Blob{}, err
+	}
+	select {
+	case <-g.Done():
+		if blob := g.Blob(); blob.Digest != "" {
+			return f.m.openBlob(blob.Digest)
+		}
+	default:
+	}
+	follower, err := g.Follow(ctx)
+	if err != nil {
+		return nil, cas.Blob{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return follower, cas.Blob{Digest: f.promise.SHA256(), Size: g.Size(), Modified: f.modified}, nil
+}
+
+func (f *flight) set(g *cas.Growing, modified time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.grow, f.modified = g, modified
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *flight) finish(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended, f.err = true, err
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// run fetches from one place after the other until the bytes are right.
+func (f *flight) run(ctx context.Context) error {
+	places, err := f.places()
+	if err != nil {
+		return err
+	}
+	var errs fetchErrors
+	for _, u := range places {
+		resp, err := f.m.Source.Fetch(ctx, &fetch.Request{Repo: f.repo.Name, URL: u})
+		if err == nil {
+			if err = statusError(resp, u); err != nil {
+				resp.Body.Close()
+			} else if _, err = f.take(ctx, resp); err == nil {
+				return nil
+			}
+		}
+		errs.add(err)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			f.m.Log.Warn("fetch failed", "repo", f.repo.Name, "path", f.promise.Path, "url", redact(u), "error", err)
+		}
+	}
+	return errs.result(f.promise.Path)
+}
+
+// places returns the URLs where the promised bytes may be.
+func (f *flight) places() ([]string, error) {
+	p, r := &f.promise, f.repo
+	if p.URL != "" {
+		if err := r.mayLink(p.URL); err != nil {
+			return nil, err
+		}
+		return []string{p.URL}, nil
+	}
+	var places []string
+	if p.Alt != "" {
+		places = append(places, r.upstream(p.Alt)...)
+	}
+	return append(places, r.upstream(p.Path)...), nil
+}
+
+// mayLink reports whether metadata of r may send us to that URL.
+func (r *Repo) mayLink(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return &chantal.RefusedError{What: raw, Why: "metadata links to what is no http or https URL"}
+	}
+	own := false
+	for _, b := range r.bases {
+		own = own || strings.EqualFold(b.Host, u.Host)
+		if b.Scheme == "https" && u.Scheme == "http" {
+			return &chantal.RefusedError{What: redact(raw), Why: "an https repository links to plain http"}
+		}
+	}
+	if own || r.Files == nil {
+		return nil
+	}
+	for _, host := range r.Files {
+		if strings.EqualFold(host, u.Host) {
+			return nil
+		}
+	}
+	return &chantal.RefusedError{What: redact(raw), Why: fmt.Sprintf("the host is not among the files: of repository %s", r.Name)}
+}
+
+// take reads one upstream's answer into a growing file and verifies it. It
+// takes the download up again where it broke off. It closes resp's body.
+func (f *flight) take(ctx context.Context, resp *fetch.Response) (cas.Blob, error) {
+	p := &f.promise
+	body := resp.Body
+	defer func() { body.Close() }()
+	if p.Size >= 0 && resp.Size >= 0 && p.Size != resp.Size {
+		return cas.Blob{}, &chantal.MismatchError{Path: p.Path, Want: fmt.Sprint(p.Size, " bytes"), Got: fmt.Sprint(resp.Size, " bytes")}
+	}
+	modified := resp.Modified
+	if modified.IsZero() {
+		modified = f.m.Now().Truncate(time.Second)
+	}
+	g, err := f.m.Store.Create(cas.Want{Repo: f.repo.Name, Path: p.Path, Digests: p.Digests, Size: p.Size, Modified: modified})
+	if err != nil {
+		return cas.Blob{}, err
+	}
+	if p.Size < 0 && resp.Size >= 0 {
+		g.SetSize(resp.Size)
+	}
+	f.set(g, modified)
+	buf := make([]byte, 256<<10)
+	for try := 0; ; try++ {
+		err = copyBody(g, body, buf)
+		if err == nil || try == resumes || ctx.Err() != nil || !broken(err) {
+			break
+		}
+		again, ok := f.resume(ctx, resp, g.Written())
+		if !ok {
+			break
+		}
+		body.Close()
+		body = again
+	}
+	if err != nil {
+		g.Abort(err)
+		return cas.Blob{}, err
+	}
+	return g.Commit()
+}
+
+// copyBody is io.CopyBuffer that keeps read and write errors apart: only a
+// broken read can be taken up again.
+func copyBody(g *cas.Growing, body io.Reader, buf []byte) error {
+	for {
+		n, err := body.Read(buf)
+		if n > 0 {
+			if _, werr := g.Write(buf[:n]); werr != nil {
+				return werr
+			}
+		}
+		if err == io.EOF {
+			if size := g.Size(); size >= 0 && g.Written() < size {
+				return &readError{fmt.Errorf("ended after %d of %d bytes", g.Written(), size)}
+			}
+			return nil
+		}
+		if err != nil {
+			return &readError{err}
+		}
+	}
+}
+
+// readError is a body that broke off.
+type readError struct{ err error }
+
+func (e *readError) Error() string { return e.err.Error() }
+func (e *readError) Unwrap() error { return e.err }
+
+func broken(err error) bool { var r *readError; return errors.As(err, &r) }
+
+// resume asks for the rest of a body. Bytes that a digest will judge may come
+// from any state of the file; others only from the very one (If-Range).
+func (f *flight) resume(ctx context.Context, first *fetch.Response, have int64) (io.ReadCloser, bool) {
+	req := &fetch.Request{Repo: f.repo.Name, URL: first.URL, Offset: have}
+	if len(f.promise.Digests) == 0 {
+		if first.ETag == "" || strings.HasPrefix(first.ETag, "W/") {
+			return nil, false
+		}
+		req.IfRange = first.ETag
+	}
+	resp, err := f.m.Source.Fetch(ctx, req)
+	if err != nil {
+		return nil, false
+	}
+	if resp.Size >= 0 && first.Size >= 0 && resp.Size != first.Size {
+		resp.Body.Close()
+		return nil, false
+	}
+	switch {
+	case resp.Status == 206 && resp.Offset == have:
+		return resp.Body, true
+	case resp.Status == 200 && len(f.promise.Digests) > 0:
+		if _, err := io.CopyN(io.Discard, resp.Body, have); err == nil {
+			return resp.Body, true
+		}
+	}
+	resp.Body.Close()
+	return nil, false
+}
+
+// fetchErrors sums up what went wrong at several places, by what a client can
+// do about it: wrong bytes tell more than an unreachable host, and that more
+// than "not here".
+type fetchErrors struct{ missing, mismatch, other error }
+
+func (e *fetchErrors) add(err error) {
+	var m *chantal.MismatchError
+	switch {
+	case errors.As(err, &m):
+		e.mismatch = err
+	case errors.Is(err, fs.ErrNotExist):
+		e.missing = err
+	default:
+		e.other = err
+	}
+}
+
+func (e *fetchErrors) result(path string) error {
+	for _, err := range []error{e.mismatch, e.other, e.missing} {
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s: no upstream: %w", path, fs.ErrNotExist)
+}
+
+// openBlob opens a stored blob as content.
+func (m *Mirror) openBlob(d chantal.Digest) (io.ReadSeekCloser, cas.Blob, error) {
+	file, blob, err := m.Store.Open(d)
+	if err != nil {
+		return nil, blob, fmt.Errorf("opening blob %s: %w", d, err)
+	}
+	return file, blob, nil
+}
+
+// readBlob returns a small blob whole.
+func (m *Mirror) readBlob(d chantal.Digest) ([]byte, error) {
+	f, b, err := m.Store.Open(d)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	body := make([]byte, b.Size)
+	if _, err := io.ReadFull(f, body); err != nil {
+		return nil, fmt.Errorf("reading blob %s: %w", d, err)
+	}
+	return body, nil
+}
+
+// redact removes a password from a URL for people's eyes.
+func redact(raw string) string {
+	if u, err := url.Parse(raw); err == nil {
+		return u.Redacted()
+	}
+	return raw
+}

@@ -1,0 +1,388 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"chantal"
+)
+
+// Live is the view of a repository's newest consistent generations, for one
+// client. What is missing is fetched.
+func (r *Repo) Live(c Client) chantal.View { return &liveView{r, c} }
+
+// At is the view of a repository as it was observed at an instant. What is
+// missing is fetched by its digest, as long as upstream has it. backdate lets
+// trees that were first observed later be answered by upload time, where the
+// format records that.
+func (r *Repo) At(at time.Time, backdate bool) chantal.View {
+	return &frozenView{r, at.UTC(), backdate}
+}
+
+// NoInstantError says that a tree was first observed after the instant asked
+// for. It is a fs.ErrNotExist.
+type NoInstantError struct {
+	Repo, Tree string
+	At, First  time.Time // First is zero where the tree was never observed
+}
+
+func (e *NoInstantError) Error() string {
+	if e.First.IsZero() {
+		return fmt.Sprintf("%s of repository %s was never observed", e.Tree, e.Repo)
+	}
+	return fmt.Sprintf("%s of repository %s was first observed at %s, after %s", e.Tree, e.Repo, instant(e.First), instant(e.At))
+}
+
+func (e *NoInstantError) Is(err error) bool { return err == fs.ErrNotExist }
+
+// instant writes a time so that it may be used as a ref: the first whole second
+// at or after it.
+func instant(t time.Time) string {
+	if up := t.Truncate(time.Second); up.Before(t) {
+		t = up.Add(time.Second)
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+type liveView struct {
+	*Repo
+	client Client
+}
+
+// Open finds path by what it is: a root brings its tree up to date and is
+// answered from the head; what a generation promises is answered by digest;
+// anything else stands for itself.
+func (v *liveView) Open(ctx context.Context, path string) (*chantal.File, error) {
+	class, err := v.classify(path)
+	if err != nil {
+		return nil, err
+	}
+	if class.Kind == chantal.Root {
+		return v.openRoot(ctx, class)
+	}
+	hit, err := v.lookup(ctx, class)
+	if err == nil && !hit.ok && class.Kind == chantal.Meta && v.meet(ctx, class) {
+		hit, err = v.lookup(ctx, class)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case hit.ok && len(hit.promise.Digests) > 0:
+		return v.openPromised(ctx, hit, class)
+	case hit.ok:
+		return v.openLone(ctx, class.Path, hit.promise.URL)
+	case foreign(class):
+		return nil, fmt.Errorf("%s: no page of repository %s that was seen lists it: %w", class.Path, v.Name, fs.ErrNotExist)
+	case class.Digest != "":
+		return v.openByDigest(ctx, class)
+	}
+	return v.openLone(ctx, class.Path, "")
+}
+
+// classify is the format's Classify behind a check that the path stays inside
+// the repository.
+func (r *Repo) classify(path string) (chantal.Class, error) {
+	if err := safe(path); err != nil {
+		return chantal.Class{}, err
+	}
+	return r.Format.Classify(path), nil
+}
+
+// safe refuses paths that could lead out of a repository.
+func safe(path string) error {
+	bad := strings.HasPrefix(path, "/") || strings.ContainsFunc(path, func(c rune) bool { return c < ' ' || c == 0x7f })
+	for seg := range strings.SplitSeq(path, "/") {
+		bad = bad || seg == ".."
+	}
+	if bad {
+		return &chantal.RefusedError{What: fmt.Sprintf("path %q", path), Why: "it would leave the repository"}
+	}
+	return nil
+}
+
+// foreign reports whether the path is one of Chantal's own for files on other
+// hosts: these are only answered when a page lists them.
+func foreign(c chantal.Class) bool { return strings.HasPrefix(c.Path, "+files/") }
+
+func (v *liveView) openRoot(ctx context.Context, class chantal.Class) (*chantal.File, error) {
+	t := v.tree(class.Tree)
+	head, status, err := t.current(ctx, v.client.NoCache)
+	if err != nil {
+		return nil, err
+	}
+	if status == chantal.Revalidated {
+		status = chantal.Hit
+	}
+	l, err := v.listing(head)
+	if err != nil {
+		return nil, err
+	}
+	return v.openRootOf(v.m.begin(v.Repo, head, v.client, l.plain), class, status)
+}
+
+// openRootOf opens one root file of a generation.
+func (r *Repo) openRootOf(s state, class chantal.Class, status chantal.CacheStatus) (*chantal.File, error) {
+	root := s.gen.Root(class.Path)
+	if root == nil {
+		return nil, fmt.Errorf("%s is not part of generation %d of %s: %w", class.Path, s.Generation, s.Tree, fs.ErrNotExist)
+	}
+	f, err := r.openBlob(root.Digest)
+	if err != nil {
+		return nil, err
+	}
+	f.Path, f.Kind, f.Modified, f.Type = class.Path, chantal.Root, s.Modified, root.Type
+	f.Tree, f.Generation, f.Cache = s.Tree, s.Generation, status
+	return f, nil
+}
+
+func (r *Repo) openBlob(d chantal.Digest) (*chantal.File, error) {
+	content, blob, err := r.m.openBlob(d)
+	if err != nil {
+		return nil, err
+	}
+	return &chantal.File{Digest: blob.Digest, Size: blob.Size, Modified: blob.Modified, Content: content}, nil
+}
+
+// openPromised opens what metadata promises: from the store, or while it is
+// being fetched.
+func (r *Repo) openPromised(ctx context.Context, hit found, class chantal.Class) (*chantal.File, error) {
+	p := hit.promise
+	if hit.inRoot && p.Kind == chantal.Meta {
+		r.m.wants.add(r.Name, hit.tree, p.Path, r.m.Now())
+	}
+	f := &chantal.File{}
+	blob, err := r.stored(&p)
+	switch {
+	case err == nil:
+		if f, err = r.openBlob(blob.Digest); err != nil {
+			return nil, err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	default:
+		if f, err = r.openFetched(ctx, p, hit); err != nil {
+			return nil, err
+		}
+	}
+	f.Path, f.Kind, f.Tree, f.Generation = class.Path, p.Kind, hit.tree, hit.number
+	f.ByDigest = class.Digest != ""
+	return f, nil
+}
+
+func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*chantal.File, error) {
+	if r.m.Offline {
+		return nil, &chantal.UpstreamError{URL: p.Path, Err: chantal.ErrOffline}
+	}
+	content, blob, err := r.fetching(p).open(ctx)
+	if err != nil {
+		var wrong *chantal.MismatchError
+		if hit.inRoot && (errors.As(err, &wrong) || errors.Is(err, fs.ErrNotExist)) {
+			r.m.work.Go(func() { r.suspect(hit.tree) })
+		}
+		return nil, err
+	}
+	if p.Kind == chantal.Meta {
+		r.m.work.Go(func() { r.prepare(p) })
+	}
+	return &chantal.File{Digest: blob.Digest, Size: blob.Size, Modified: blob.Modified, Content: content, Cache: chantal.Miss}, nil
+}
+
+// suspect refreshes a tree whose root promises what upstream no longer has.
+func (r *Repo) suspect(name string) {
+	if t := r.observed(name); t != nil {
+		_, _, _ = t.current(r.m.ctx, true)
+	}
+}
+
+// prepare makes the derived form of an index before somebody has to wait for
+// it.
+func (r *Repo) prepare(p chantal.Promise) {
+	if r.Format.Parse(p.Path, strings.NewReader("")) == nil {
+		return
+	}
+	blob, err := r.stored(&p)
+	if err != nil {
+		return
+	}
+	if l, err := r.lines(p.Path, blob); err == nil {
+		l.Close()
+	}
+}
+
+// openLone opens a file that nothing gives a digest for: a tree of its own,
+// with one root. from is where it lives, when not at its path upstream.
+func (r *Repo) openLone(ctx context.Context, path, from string) (*chantal.File, error) {
+	t := r.tree(opaque(path))
+	t.mu.Lock()
+	t.from = from
+	t.mu.Unlock()
+	if content, run := t.arriving(ctx); content != nil {
+		return r.follow(ctx, t, content, run)
+	}
+	head, status, err := t.current(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	return r.openLoneOf(head, status)
+}
+
+func (r *Repo) openLoneOf(s state, status chantal.CacheStatus) (*chantal.File, error) {
+	f, err := r.openRootOf(s, chantal.Class{Path: s.Tree}, status)
+	if err == nil {
+		f.Kind = chantal.Opaque
+	}
+	return f, err
+}
+
+// arriving returns the flight of a lone file's first content, which can be
+// followed; nil when there is other content or none comes.
+func (t *tree) arriving(ctx context.Context) (*flight, *refresh) {
+	t.mu.Lock()
+	if t.load() != nil || !t.head.zero() || t.repo.m.Offline {
+		t.mu.Unlock()
+		return nil, nil
+	}
+	if t.running == nil {
+		if !t.due(t.repo.m.Now(), false) {
+			t.mu.Unlock()
+			return nil, nil
+		}
+		t.start()
+	}
+	run := t.running
+	t.mu.Unlock()
+	select {
+	case <-run.live:
+		return run.fill, run
+	case <-run.done:
+	case <-ctx.Done():
+	}
+	return nil, nil
+}
+
+func (r *Repo) follow(ctx context.Context, t *tree, fill *flight, run *refresh) (*chantal.File, error) {
+	content, blob, err := fill.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &chantal.File{Path: t.Name, Kind: chantal.Opaque, Tree: t.Name, Digest: blob.Digest, Size: blob.Size,
+		Modified: blob.Modified, Type: run.contentType, Content: content, Cache: chantal.Miss}, nil
+}
+
+// openByDigest opens a path that is named after a digest which no listing
+// holds: a root of an observed generation asked for by its digest, or a file
+// beside the metadata.
+func (r *Repo) openByDigest(ctx context.Context, class chantal.Class) (*chantal.File, error) {
+	names, err := r.candidates(class)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		for s, err := range r.retained(name) {
+			if err != nil {
+				return nil, err
+			}
+			for _, root := range s.gen.Roots {
+				if root.Digest == class.Digest {
+					f, err := r.openRootOf(s, chantal.Class{Path: root.Path}, chantal.Hit)
+					if err == nil {
+						f.ByDigest = true
+					}
+					return f, err
+				}
+			}
+		}
+	}
+	return nil, fmt.Errorf("%s: no generation lists that digest: %w", class.Path, fs.ErrNotExist)
+}
+
+type frozenView struct {
+	*Repo
+	at       time.Time
+	backdate bool
+}
+
+// Open is the live Open with every tree held at one instant and nothing
+// refreshed.
+func (v *frozenView) Open(ctx context.Context, path string) (*chantal.File, error) {
+	class, err := v.classify(path)
+	if err != nil {
+		return nil, err
+	}
+	if class.Kind == chantal.Root {
+		return v.openRoot(ctx, class)
+	}
+	hit, err := v.lookup(ctx, class)
+	switch {
+	case err != nil:
+		return nil, err
+	case hit.ok && len(hit.promise.Digests) > 0:
+		return v.openPromised(ctx, hit, class)
+	case class.Digest != "" && !foreign(class):
+		return v.openRootByDigest(class)
+	}
+	s, err := v.stateOf(class.Path)
+	if err != nil {
+		return nil, err
+	}
+	return v.openLoneOf(s, chantal.Hit)
+}
+
+func (v *frozenView) openRoot(ctx context.Context, class chantal.Class) (*chantal.File, error) {
+	s, err := v.stateOf(class.Tree.Name)
+	if err == nil {
+		return v.openRootOf(s, class, chantal.Hit)
+	}
+	_, dated := v.Format.(chantal.Renderer)
+	if !v.backdate || !dated || !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	live := &liveView{v.Repo, Client{}}
+	f, err := live.openRoot(ctx, class)
+	if err == nil {
+		f.Before, f.Generation = v.at, 0
+	}
+	return f, err
+}
+
+// openRootByDigest opens the root of the frozen generation that has exactly
+// that digest.
+func (v *frozenView) openRootByDigest(class chantal.Class) (*chantal.File, error) {
+	names, err := v.candidates(class)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		s, err := v.stateOf(name)
+		if err != nil {
+			continue
+		}
+		for _, root := range s.gen.Roots {
+			if root.Digest == class.Digest {
+				f, err := v.openRootOf(s, chantal.Class{Path: root.Path}, chantal.Hit)
+				if err == nil {
+					f.ByDigest = true
+				}
+				return f, err
+			}
+		}
+	}
+	return nil, fmt.Errorf("%s: the frozen generations do not list that digest: %w", class.Path, fs.ErrNotExist)
+}
+
+// stateOf returns the generation of a tree at the view's instant.
+func (v *frozenView) stateOf(name string) (state, error) {
+	s, err := v.stateAt(name, v.at)
+	if errors.Is(err, fs.ErrNotExist) {
+		missing := &NoInstantError{Repo: v.Name, Tree: name, At: v.at}
+		if all, err := v.m.Catalog.Observations(v.Name, name); err == nil && len(all) > 0 {
+			missing.First = all[0].Observed
+		}
+		return state{}, missing
+	}
+	return s, err
+}

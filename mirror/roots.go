@@ -1,0 +1,367 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"chantal"
+	"chantal/internal/cas"
+	"chantal/internal/fetch"
+)
+
+const (
+	maxRoot  = 16 << 20            // bytes of a root
+	restarts = 3                   // how often a refresh begins again because upstream changed meanwhile
+	settled  = 10 * time.Minute    // after which the roots beside an unchanged main one are not asked again
+	wanted   = 14 * 24 * time.Hour // how long an index that was asked for counts as wanted
+)
+
+// errChanged says that upstream published while it was being read.
+var errChanged = errors.New("upstream changed while it was being read")
+
+// rootSet is what one upstream answered for the roots of a tree.
+type rootSet struct {
+	base  int // index of the upstream
+	files []chantal.RootFile
+	body  map[string][]byte // nil for an unchanged set
+	same  bool              // the main root is the head's
+}
+
+// refreshRoots learns upstream's newest state of a tree with real roots, makes
+// sure that all that is wanted of it is stored, and moves the head.
+func (t *tree) refreshRoots(ctx context.Context, had state) (state, error) {
+	var errs fetchErrors
+	for base := range t.repo.bases {
+		next, err := t.refreshFrom(ctx, base, had)
+		if err == nil {
+			return next, nil
+		}
+		errs.add(err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return state{}, errs.result(t.Roots[0])
+}
+
+func (t *tree) refreshFrom(ctx context.Context, base int, had state) (state, error) {
+	for try := 0; ; try++ {
+		set, err := t.fetchRoots(ctx, base, had)
+		if err == nil && set.same {
+			return had, nil
+		}
+		var next state
+		if err == nil {
+			next, err = t.adopt(ctx, set, had)
+		}
+		if !errors.Is(err, errChanged) || try == restarts {
+			return next, err
+		}
+	}
+}
+
+// adopt checks a set of roots, completes what is wanted under it and makes it
+// the head.
+func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error) {
+	m, r := t.repo.m, t.repo
+	verdict, err := r.Format.Check(t.Tree, set.body, r.Keyring, m.Now())
+	if err != nil {
+		return state{}, fmt.Errorf("%s from %s: %w", t.Roots[0], r.bases[set.base].Redacted(), err)
+	}
+	t.note(verdict.Rejected)
+	gen := chantal.Generation{Repo: r.Name, Tree: t.Name, Date: verdict.Date, Signer: verdict.Signer}
+	for _, p := range verdict.Roots {
+		for _, f := range set.files {
+			if f.Path == p {
+				gen.Roots = append(gen.Roots, f)
+			}
+		}
+	}
+	if !had.zero() && sameRoots(gen.Roots, had.gen.Roots) {
+		return had, nil
+	}
+	if !had.zero() && gen.Date.Before(had.gen.Date) {
+		return state{}, fmt.Errorf("%s from %s is of %s, older than the one served (%s): a stale mirror; the head stays",
+			t.Roots[0], r.bases[set.base].Redacted(), gen.Date.UTC().Format(time.RFC3339), had.gen.Date.UTC().Format(time.RFC3339))
+	}
+	listed, err := parseListing(r.Format, gen.Roots, set.body)
+	if err != nil {
+		return state{}, err
+	}
+	if err := t.complete(ctx, listed, set, had); err != nil {
+		return state{}, err
+	}
+	for _, f := range gen.Roots {
+		if _, err := m.Store.Put(cas.Want{Repo: r.Name, Path: f.Path, Digests: []chantal.Digest{f.Digest}, Size: f.Size, Modified: f.Modified}, set.body[f.Path]); err != nil {
+			return state{}, fmt.Errorf("storing %s: %w", f.Path, err)
+		}
+	}
+	next, err := t.advance(ctx, gen, had, gen.Roots[0].Modified)
+	if err != nil {
+		return state{}, err
+	}
+	m.listings.Add(listingKey{r.Name, t.Name, next.gen.Roots[0].Digest}, listed)
+	m.work.Go(func() { t.closeOver(m.ctx, next) })
+	return next, nil
+}
+
+// complete stores every index that is wanted under a new root; a tree's first
+// generation is served without. What upstream does not have while its root
+// stays as it is, is not waited for.
+func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state) error {
+	if had.zero() {
+		return nil
+	}
+	need, err := t.wantedOf(l)
+	if err != nil {
+		return err
+	}
+	var jobs errgroup.Group
+	jobs.SetLimit(4)
+	for _, p := range need {
+		jobs.Go(func() error {
+			err := t.repo.ensure(ctx, p)
+			if err != nil && errors.Is(err, fs.ErrNotExist) {
+				t.repo.m.Log.Info("upstream lists an index that it does not have", "repo", t.repo.Name, "path", p.Path)
+				return nil
+			}
+			return err
+		})
+	}
+	err = jobs.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if changed := t.changed(ctx, set); changed != nil {
+		return changed
+	}
+	return err
+}
+
+// fetchRoots asks one upstream for the roots of the tree. Where the main one is
+// the head's and has been for a while, the others are not asked.
+func (t *tree) fetchRoots(ctx context.Context, base int, had state) (*rootSet, error) {
+	set := &rootSet{base: base, body: map[string][]byte{}}
+	main := -1
+	for i, p := range t.Roots {
+		err := t.fetchRoot(ctx, set, p, had.gen.Root(p))
+		if err == nil {
+			main = i
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || i == len(t.Roots)-1 {
+			return nil, err
+		}
+	}
+	unchanged := !had.zero() && len(had.gen.Roots) > 0 && set.files[0].Path == had.gen.Roots[0].Path && set.files[0].Digest == had.gen.Roots[0].Digest
+	if unchanged && (len(t.Roots) == 1 || t.repo.m.Now().Sub(had.Observed) > settled) {
+		set.same = true
+		return set, nil
+	}
+	others := t.Roots[main+1:]
+	for _, p := range others {
+		if err := t.fetchRoot(ctx, set, p, had.gen.Root(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			t.note(map[string]string{p: err.Error()})
+		}
+	}
+	if unchanged && sameRoots(set.files, had.gen.Roots) {
+		set.same = true
+		return set, nil
+	}
+	if len(others) > 0 {
+		if err := t.changed(ctx, set); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// changed asks again for the main root of a set: errChanged when upstream has
+// another one by now.
+func (t *tree) changed(ctx context.Context, set *rootSet) error {
+	again := &rootSet{base: set.base, body: map[string][]byte{}}
+	main := set.files[0]
+	if err := t.fetchRoot(ctx, again, main.Path, &main); err != nil {
+		return err
+	}
+	if again.files[0].Digest != main.Digest {
+		return errChanged
+	}
+	return nil
+}
+
+// fetchRoot fetches one root into the set. have, when not nil, is the one known
+// already: it is asked for conditionally and kept when upstream confirms it.
+func (t *tree) fetchRoot(ctx context.Context, set *rootSet, p string, have *chantal.RootFile) error {
+	m, r := t.repo.m, t.repo
+	req := &fetch.Request{Repo: r.Name, URL: r.upstream(p)[set.base], NoCache: true}
+	limit := int64(maxRoot)
+	ingest, _ := r.Format.(chantal.Ingester)
+	if ingest != nil {
+		req.Accept, limit = ingest.Accept(), ingest.Limit(p)
+	}
+	if have != nil && (have.ETag != "" || !have.Modified.IsZero()) {
+		req.ETag, req.Modified = have.ETag, have.Modified
+	}
+	resp, err := m.Source.Fetch(ctx, req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.Status == http.StatusNotModified && have != nil {
+		body, err := m.readBlob(have.Digest)
+		if err != nil {
+			return err
+		}
+		set.add(*have, body)
+		return nil
+	}
+	if err := statusError(resp, req.URL); err != nil {
+		return err
+	}
+	body, err := readAll(resp, limit)
+	if err != nil {
+		return &chantal.UpstreamError{URL: req.URL, Err: err}
+	}
+	if ingest != nil {
+		if body, err = ingest.Ingest(p, resp.URL, resp.Type, body); err != nil {
+			return &chantal.UpstreamError{URL: req.URL, Err: err}
+		}
+	}
+	sum := sha256.Sum256(body)
+	set.add(chantal.RootFile{
+		Path: p, Digest: chantal.Digest("sha256:" + hex.EncodeToString(sum[:])), Size: int64(len(body)),
+		ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: resp.URL,
+	}, body)
+	return nil
+}
+
+func (s *rootSet) add(f chantal.RootFile, body []byte) {
+	s.files = append(s.files, f)
+	s.body[f.Path] = body
+}
+
+// readAll reads a body of at most limit bytes, all of it.
+func readAll(resp *fetch.Response, limit int64) ([]byte, error) {
+	if resp.Size > limit {
+		return nil, fmt.Errorf("%d bytes, more than the %d that such a file may have", resp.Size, limit)
+	}
+	var b bytes.Buffer
+	if resp.Size > 0 {
+		b.Grow(int(resp.Size) + bytes.MinRead)
+	}
+	n, err := b.ReadFrom(io.LimitReader(resp.Body, limit+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case n > limit:
+		return nil, fmt.Errorf("more than the %d bytes that such a file may have", limit)
+	case resp.Size >= 0 && n != resp.Size:
+		return nil, fmt.Errorf("ended after %d of %d bytes", n, resp.Size)
+	}
+	return b.Bytes(), nil
+}
+
+// statusError turns every status but 200 into an error.
+func statusError(resp *fetch.Response, url string) error {
+	switch resp.Status {
+	case http.StatusOK:
+		return nil
+	case http.StatusNotFound, http.StatusGone:
+		return fmt.Errorf("upstream %s answered %d: %w", url, resp.Status, fs.ErrNotExist)
+	}
+	return &chantal.UpstreamError{URL: url, Status: resp.Status}
+}
+
+func sameRoots(a, b []chantal.RootFile) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].Path != b[i].Path || a[i].Digest != b[i].Digest {
+			return false
+		}
+	}
+	return true
+}
+
+// note keeps what was wrong beside the generation that is served.
+func (t *tree) note(rejected map[string]string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.notes = t.notes[:0]
+	for p, why := range rejected {
+		t.notes = append(t.notes, p+": "+why)
+		t.repo.m.Log.Warn("root left out of the generation", "repo", t.repo.Name, "path", p, "reason", why)
+	}
+}
+
+// places returns the URLs of an opaque tree's file.
+func (t *tree) places() ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.from != "" {
+		return []string{t.from}, t.repo.mayLink(t.from)
+	}
+	return t.repo.upstream(t.Name), nil
+}
+
+// refreshOpaque asks upstream for a file that nothing promises. The first of
+// its content can be followed while it arrives.
+func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (state, error) {
+	m, r := t.repo.m, t.repo
+	req := &fetch.Request{Repo: r.Name}
+	if !had.zero() {
+		req.ETag, req.Modified = had.gen.Roots[0].ETag, had.gen.Roots[0].Modified
+	}
+	places, err := t.places()
+	if err != nil {
+		return state{}, err
+	}
+	var errs fetchErrors
+	for _, u := range places {
+		req.URL = u
+		resp, err := m.Source.Fetch(ctx, req)
+		if err == nil && resp.Status == http.StatusNotModified && !had.zero() {
+			resp.Body.Close()
+			return had, nil
+		}
+		if err == nil {
+			err = statusError(resp, u)
+			if err != nil {
+				resp.Body.Close()
+			}
+		}
+		if err != nil {
+			errs.add(err)
+			continue
+		}
+		f := newFlight(m, r, chantal.Promise{Path: t.Name, Size: -1}, true)
+		run.fill, run.contentType = f, resp.Type
+		close(run.live)
+		blob, err := f.take(ctx, resp)
+		f.finish(err)
+		if err != nil {
+			return state{}, err
+		}
+		root := chantal.RootFile{Path: t.Name, Digest: blob.Digest, Size: blob.Size, ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: resp.URL}
+		if !had.zero() && had.gen.Roots[0].Digest == blob.Digest {
+			return had, nil
+		}
+		return t.advance(ctx, chantal.Generation{Roots: []chantal.RootFile{root}}, had, resp.Modified)
+	}
+	return state{}, errs.result(t.Name)
+}

@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"chantal/mirror"
+)
+
+// Explained says how a URL would be answered.
+type Explained struct {
+	mirror.Explanation
+	Repo, Ref, Path string
+	Status          int    // what a request would get, as far as can be told without asking upstream
+	Reason, Next    string // for an error
+}
+
+// Explain says what a URL resolves to: a mirror URL of this server, its path
+// alone, or an upstream URL as a forward proxy is asked for it. Nothing is
+// fetched.
+func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return Explained{}, &statusError{http.StatusBadRequest, "that is no URL: " + err.Error()}
+	}
+	r := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{}}).WithContext(ctx)
+	var t *target
+	switch {
+	case u.Host == "" || h.leadsHere(u, listen):
+		t, err = h.mirrorURL(r)
+	case strings.EqualFold(u.Host, "https"):
+		if err = unfoldHTTPS(u); err == nil {
+			t, err = h.locate(r, u, "live")
+		}
+	default:
+		t, err = h.locate(r, u, "live")
+	}
+	if err != nil {
+		return failed(Explained{}, err), nil
+	}
+	if t.own != nil {
+		return Explained{Status: http.StatusOK, Reason: "one of this server's own pages"}, nil
+	}
+	if t.repo == nil {
+		e := Explained{Status: http.StatusForbidden, Reason: "it belongs to no repository that is known yet"}
+		switch {
+		case h.Mirror.Shaped(u.Path):
+			e.Status = http.StatusOK
+			e.Reason = "it looks like a package, but belongs to no known repository: passed and cached by HTTP's rules, and part of no snapshot"
+		case h.PassOther:
+			e.Status, e.Reason = http.StatusOK, "it belongs to no known repository and is passed (forward.other)"
+		case h.Discover:
+			e.Next = "the first request for the repository's InRelease, repomd.xml or project page lets it be recognised"
+		default:
+			e.Next = "configure the repository, or set forward.discover: true"
+		}
+		return e, nil
+	}
+	e := Explained{Repo: t.repo.Name, Ref: t.ref.String(), Path: t.path}
+	var at time.Time
+	if !t.state.Live {
+		if at, err = t.state.At(t.repo.Name); err != nil {
+			return failed(e, err), nil
+		}
+	}
+	if e.Explanation, err = t.repo.Explain(ctx, t.repo.Canonical(t.path), at); err != nil {
+		return failed(e, err), nil
+	}
+	e.Status = http.StatusOK
+	if !e.Stored {
+		e.Reason = e.Verdict
+		if !t.state.Live && e.Generation == 0 {
+			e.Status = http.StatusNotFound
+		}
+	}
+	return e, nil
+}
+
+func failed(e Explained, err error) Explained {
+	e.Status, e.Next = statusOf(err)
+	e.Reason = err.Error()
+	return e
+}
+
+// leadsHere reports whether a URL names the address that this server listens
+// on.
+func (h *Handler) leadsHere(u *url.URL, listen string) bool {
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil || u.Port() != port && (u.Port() != "" || port != "80") {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return ip != nil && (ip.IsLoopback() || strings.HasPrefix(listen, u.Hostname()+":")) || h.ownHost(u.Host) && ip == nil
+}

@@ -1,0 +1,294 @@
+package proxy
+
+import (
+	"encoding/base64"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"chantal"
+	"chantal/mirror"
+	"chantal/snapshot"
+)
+
+// target is what a request means.
+type target struct {
+	forward bool         // the client believes to talk to upstream
+	tls     bool         // inside an intercepted connection
+	url     *url.URL     // forward: what it asked for
+	own     http.Handler // one of Chantal's own pages; the rest is unset
+	repo    *mirror.Repo // nil: belongs to no known repository
+	path    string       // in the repository, decoded
+	base    string       // the escaped URL path that the repository's own paths follow
+	ref     snapshot.Ref
+	state   *snapshot.State
+	probed  error // why discovery did not recognise a repository
+}
+
+// route finds out what a request means.
+func (h *Handler) route(r *http.Request) (*target, error) {
+	if authority, _, ok := Intercepted(r.Context()); ok {
+		u := *r.URL
+		u.Scheme, u.Host = "https", strings.TrimSuffix(authority, ":443")
+		return h.forward(r, &u, connOf(r.Context()).ref, true)
+	}
+	if r.URL.Host == "" || h.isOwn(r, r.URL) {
+		return h.mirrorURL(r)
+	}
+	u := *r.URL
+	if strings.EqualFold(u.Host, "https") {
+		if err := unfoldHTTPS(&u); err != nil {
+			return nil, err
+		}
+	}
+	ref, err := h.proxyRef(r)
+	if err != nil {
+		return nil, err
+	}
+	return h.forward(r, &u, ref, false)
+}
+
+// unfoldHTTPS turns http://HTTPS///host/path, which means an https upstream,
+// into https://host/path.
+func unfoldHTTPS(u *url.URL) error {
+	rest := strings.TrimLeft(u.EscapedPath(), "/")
+	host, p, _ := strings.Cut(rest, "/")
+	made, err := url.Parse("https://" + host + "/" + p)
+	if err != nil || made.Hostname() == "" {
+		return &statusError{http.StatusBadRequest, "after http://HTTPS/// comes a host: http://HTTPS///mirror.example.org/path"}
+	}
+	made.RawQuery = u.RawQuery
+	*u = *made
+	return nil
+}
+
+// isOwn reports whether an absolute URL leads to this very server.
+func (h *Handler) isOwn(r *http.Request, u *url.URL) bool {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if local == nil {
+		return false
+	}
+	ip, port, err := net.SplitHostPort(local.String())
+	if err != nil {
+		return false
+	}
+	asked := u.Port()
+	if asked == "" {
+		asked = "80"
+	}
+	if asked != port {
+		return false
+	}
+	host := strings.ToLower(u.Hostname())
+	return host == ip || slices.Contains(h.OwnNames, host) || host == "localhost" && net.ParseIP(ip).IsLoopback()
+}
+
+// mirrorURL reads /{repo}[@{ref}]/{path}. Each segment is decoded once, before
+// repository, ref and recording are split.
+func (h *Handler) mirrorURL(r *http.Request) (*target, error) {
+	raw := r.URL.EscapedPath()
+	first, rest, slash := strings.Cut(strings.TrimPrefix(raw, "/"), "/")
+	if first == "" && strings.Trim(rest, "/") == "" {
+		return &target{own: http.RedirectHandler("/-/ui/", http.StatusFound)}, nil
+	}
+	if first == "-" {
+		return h.ownPage(r, rest)
+	}
+	name, err := url.PathUnescape(first)
+	if err != nil {
+		return nil, &statusError{http.StatusBadRequest, "the URL is not encoded properly"}
+	}
+	refText := snapshot.Live
+	if i := strings.IndexAny(name, "@~"); i >= 0 {
+		refText = strings.TrimPrefix(name[i:], "@")
+		if name[i] == '~' {
+			refText = snapshot.Live + name[i:]
+		}
+		if refText == "" {
+			return nil, &statusError{http.StatusNotFound, "after @ comes a ref: /" + name[:i] + "@live/"}
+		}
+		name = name[:i]
+	}
+	repo := h.Mirror.Repo(name)
+	if repo == nil {
+		return nil, h.noRepo(name)
+	}
+	t := &target{repo: repo, base: "/" + first + "/"}
+	if t.path, err = decode(rest); err != nil {
+		return nil, err
+	}
+	if !slash {
+		return &target{own: t.redirect("").handler}, nil
+	}
+	return t, h.resolveRef(t, refText)
+}
+
+// decode turns the escaped rest of a URL into a repository path: every segment
+// decoded once, "." and empty segments dropped.
+func decode(rest string) (string, error) {
+	segs := strings.Split(rest, "/")
+	kept := segs[:0]
+	for i, seg := range segs {
+		s, err := url.PathUnescape(seg)
+		switch {
+		case err != nil:
+			return "", &statusError{http.StatusBadRequest, "the URL is not encoded properly"}
+		case strings.Contains(s, "/"):
+			return "", &statusError{http.StatusBadRequest, "%2F in a path segment is not a separator, and no repository has such names"}
+		case s == "" && i == len(segs)-1 && len(kept) > 0:
+			kept = append(kept, "")
+		case s != "" && s != ".":
+			kept = append(kept, s)
+		}
+	}
+	return strings.Join(kept, "/"), nil
+}
+
+func (h *Handler) noRepo(name string) error {
+	var have []string
+	for _, r := range h.Mirror.Repos() {
+		have = append(have, r.Name)
+	}
+	say := "there is no repository " + name + " here"
+	if len(have) == 0 {
+		say += ", nor any other yet: configure one, or use this server as a proxy"
+	} else {
+		say += "; there is: " + strings.Join(have[:min(len(have), 20)], ", ")
+	}
+	return &statusError{http.StatusNotFound, say}
+}
+
+func (h *Handler) resolveRef(t *target, text string) error {
+	ref, err := snapshot.Parse(text)
+	if err != nil {
+		return err
+	}
+	t.ref = ref
+	t.state, err = h.Names.Resolve(ref)
+	return err
+}
+
+// forward finds the repository that an absolute URL belongs to, and recognises
+// new ones.
+func (h *Handler) forward(r *http.Request, u *url.URL, refText string, tls bool) (*target, error) {
+	t, err := h.locate(r, u, refText)
+	if err != nil {
+		return nil, err
+	}
+	t.tls = tls
+	if t.repo == nil && t.state.Live && h.Discover && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		if t.repo, t.path, err = h.Mirror.Discover(r.Context(), u, r.Header.Get("Accept")); err != nil {
+			t.repo, t.probed = nil, err
+		}
+	}
+	if t.repo != nil {
+		own := strings.TrimSuffix(strings.TrimPrefix(t.path, t.repo.Prefix()), "/")
+		t.base = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), own)
+	}
+	return t, nil
+}
+
+// locate finds the known repository that an absolute URL belongs to.
+func (h *Handler) locate(r *http.Request, u *url.URL, refText string) (*target, error) {
+	t := &target{forward: true, url: u}
+	if err := h.resolveRef(t, refText); err != nil {
+		return nil, err
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return nil, &statusError{http.StatusBadRequest, "only http and https URLs can be asked for"}
+	}
+	if slices.Contains(strings.Split(u.Path, "/"), "..") || strings.ContainsRune(u.Path, 0) {
+		return nil, &chantal.RefusedError{What: "the path of " + u.Redacted(), Why: "it leads out of the repository"}
+	}
+	t.repo, t.path = h.Mirror.Find(r.Context(), u)
+	return t, nil
+}
+
+// redirect answers with the canonical place of the target.
+func (t *target) redirect(canonical string) *answer {
+	if t.forward {
+		canonical = strings.TrimPrefix(canonical, t.repo.Prefix())
+	}
+	u := url.URL{Path: canonical}
+	return &answer{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		loc := t.base + u.EscapedPath()
+		if r.URL.RawQuery != "" {
+			loc += "?" + r.URL.RawQuery
+		}
+		w.Header().Set("Location", loc)
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(http.StatusMovedPermanently)
+	})}
+}
+
+// view returns the view of the target's ref.
+func (h *Handler) view(r *http.Request, t *target) (chantal.View, error) {
+	if t.state.Live {
+		return t.repo.Live(client(r)), nil
+	}
+	at, err := t.state.At(t.repo.Name)
+	if err != nil {
+		return nil, err
+	}
+	return t.repo.At(at, !t.state.Named), nil
+}
+
+var leadingInstant = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+
+// proxyRef returns the ref that a forward request selects: by the proxy's user
+// name, else by the listener, else live.
+func (h *Handler) proxyRef(r *http.Request) (string, error) {
+	user := proxyUser(r.Header.Get("Proxy-Authorization"))
+	switch listener := connOf(r.Context()).ref; {
+	case user != "":
+		return user, nil
+	case listener != "":
+		return listener, nil
+	case h.RequireRef:
+		return "", &authError{"this proxy serves no anonymous requests: give a ref as the proxy user, http://live:x@" + r.Host}
+	}
+	return snapshot.Live, nil
+}
+
+// proxyUser returns the user of Basic credentials. An instant with colons in it
+// is matched first, as the first colon would cut it.
+func proxyUser(header string) string {
+	scheme, encoded, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return ""
+	}
+	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+	if err != nil {
+		return ""
+	}
+	skip := len(leadingInstant.Find(text))
+	user, _, _ := strings.Cut(string(text[skip:]), ":")
+	return string(text[:skip]) + user
+}
+
+// connect answers CONNECT. Only what is intercepted can be held to another ref
+// than live.
+func (h *Handler) connect(w http.ResponseWriter, r *http.Request) {
+	ref, err := h.proxyRef(r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	parsed, err := snapshot.Parse(ref)
+	if err == nil {
+		_, err = h.Names.Resolve(parsed)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	if parsed.Name != snapshot.Live && !h.Connect.Intercepts(r.Host) {
+		h.fail(w, r, &statusError{http.StatusForbidden,
+			"under ref " + ref + " only hosts of configured repositories can be reached over https, with forward.intercept: configured; use an http:// source or a mirror URL"})
+		return
+	}
+	h.Connect.ServeHTTP(w, r.WithContext(WithRef(r.Context(), conn{connOf(r.Context()).Conn, ref})))
+}

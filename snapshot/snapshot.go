@@ -1,0 +1,238 @@
+// Package snapshot names states: it turns refs into instants of the
+// observation log, and freezes and forgets names. A snapshot is, for each
+// repository, an instant; so freezing copies nothing and takes the same time
+// however large a repository is.
+//
+// It never opens content for a client and knows neither formats nor HTTP.
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"chantal/internal/catalog"
+)
+
+// Completer fetches what the generations of an instant need to be served
+// without upstream, and returns the paths that cannot be had. progress tells
+// people what is going on.
+type Completer interface {
+	Complete(ctx context.Context, repo string, at time.Time, progress func(string)) (missing []string, err error)
+}
+
+// patience is how long Create waits for metadata that is still to be fetched.
+const patience = 60 * time.Second
+
+// Names are the snapshots of a catalog. It is safe for concurrent use.
+type Names struct {
+	catalog  *catalog.Catalog
+	complete Completer
+	now      func() time.Time
+}
+
+// New returns the names in c.
+func New(c *catalog.Catalog, complete Completer, now func() time.Time) *Names {
+	return &Names{c, complete, now}
+}
+
+// State is what a ref selects.
+type State struct {
+	Ref   Ref
+	Live  bool
+	Named bool // a snapshot; else an instant, where not Live
+	at    time.Time
+	repos map[string]time.Time
+}
+
+// At returns the instant that the state holds a repository at; the error is a
+// fs.ErrNotExist where a snapshot does not contain it. Not for a live state.
+func (s *State) At(repo string) (time.Time, error) {
+	if !s.Named {
+		return s.at, nil
+	}
+	at, ok := s.repos[repo]
+	if !ok {
+		var have []string
+		for name := range s.repos {
+			have = append(have, name)
+		}
+		slices.Sort(have)
+		return time.Time{}, &UnknownError{s.Ref.Name, fmt.Sprintf("the snapshot does not contain repository %s; it has: %s", repo, strings.Join(have, ", "))}
+	}
+	return at, nil
+}
+
+// Resolve finds what a ref selects: an exact name first, then an instant.
+func (n *Names) Resolve(r Ref) (*State, error) {
+	if r.Recording != "" {
+		return nil, &UnsupportedError{r.String(), "recordings (~" + r.Recording + ")"}
+	}
+	if r.Signed {
+		return nil, &UnsupportedError{r.String(), "+signed"}
+	}
+	if r.Name == "" || r.Name == Live {
+		return &State{Ref: r, Live: true}, nil
+	}
+	snap, err := n.catalog.Snapshot(r.Name)
+	if err == nil {
+		s := &State{Ref: r, Named: true, repos: map[string]time.Time{}}
+		for _, f := range snap.Repos {
+			s.repos[f.Repo] = f.At
+		}
+		return s, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	at, err := ParseInstant(r.Name)
+	if err != nil {
+		return nil, &UnknownError{r.Name, "there is no snapshot of that name; `chantal snapshot list` shows what there is"}
+	}
+	if at.After(n.now()) {
+		return nil, &UnknownError{r.Name, "that instant is in the future"}
+	}
+	return &State{Ref: r, at: at}, nil
+}
+
+// Request says what to freeze.
+type Request struct {
+	Name   string    // "" for the UTC time
+	Repos  []string  // nil for all
+	At     time.Time // zero for now
+	Labels map[string]string
+	Note   string
+	Force  bool // take the name of a deleted snapshot
+}
+
+// Create freezes: the generations are pinned at once; then what their metadata
+// lacks is fetched, at most a minute long. What cannot be had is listed in the
+// snapshot.
+func (n *Names) Create(ctx context.Context, q Request, progress func(string)) (catalog.Snapshot, error) {
+	now, err := n.catalog.Clock()
+	if err != nil {
+		return catalog.Snapshot{}, err
+	}
+	at := now
+	if !q.At.IsZero() {
+		if at = q.At; at.After(now) {
+			return catalog.Snapshot{}, &UnknownError{q.At.UTC().Format(time.RFC3339), "that instant is in the future"}
+		}
+	}
+	s := catalog.Snapshot{Name: q.Name, Created: now, Labels: q.Labels, Note: q.Note}
+	if s.Name == "" {
+		s.Name, err = n.timeName(ctx, now)
+	} else {
+		err = n.free(s.Name)
+	}
+	if err != nil {
+		return catalog.Snapshot{}, err
+	}
+	repos, err := n.chosen(q.Repos)
+	if err != nil {
+		return catalog.Snapshot{}, err
+	}
+	limit, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, repo := range repos {
+		missing, err := n.complete.Complete(limit, repo, at, progress)
+		if ctx.Err() != nil {
+			return catalog.Snapshot{}, ctx.Err()
+		}
+		if err != nil && limit.Err() == nil {
+			return catalog.Snapshot{}, fmt.Errorf("freezing %s: %w", repo, err)
+		}
+		s.Repos = append(s.Repos, catalog.Frozen{Repo: repo, At: at, Missing: missing})
+	}
+	return s, n.catalog.PutSnapshot(s, q.Force)
+}
+
+// timeName returns the default name for t. Where the second has one already it
+// waits for the next.
+func (n *Names) timeName(ctx context.Context, t time.Time) (string, error) {
+	for {
+		name := DefaultName(t)
+		_, err := n.catalog.Snapshot(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return name, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+			t = n.now()
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}
+
+// free refuses names that are taken or could be taken for something else,
+// before any work is done.
+func (n *Names) free(name string) error {
+	if !nameForm.MatchString(name) {
+		return &BadRefError{name, "a name is made of letters, digits, '.', '_' and '-', begins with a letter or digit and has at most 128 characters"}
+	}
+	if name == Live {
+		return &BadRefError{name, "that is the ref of the newest state"}
+	}
+	if _, err := ParseInstant(name); err == nil {
+		return &BadRefError{name, "it reads as an instant, which is a ref of its own; choose another name"}
+	}
+	_, err := n.catalog.Snapshot(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("snapshot %s: %w", name, catalog.ErrExists)
+	}
+	return err
+}
+
+func (n *Names) chosen(names []string) ([]string, error) {
+	all, err := n.catalog.Repos()
+	if err != nil {
+		return nil, err
+	}
+	var known []string
+	for _, r := range all {
+		known = append(known, r.Name)
+	}
+	if names == nil {
+		if len(known) == 0 {
+			return nil, errors.New("there is no repository to freeze yet; point a client at the server first")
+		}
+		return known, nil
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("there is no repository %q; `chantal list repos` shows what there is", name)
+		}
+	}
+	return names, nil
+}
+
+// Get returns a snapshot; fs.ErrNotExist if there is none of that name.
+func (n *Names) Get(name string) (catalog.Snapshot, error) {
+	s, err := n.catalog.Snapshot(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &UnknownError{name, "there is no snapshot of that name; `chantal snapshot list` shows what there is"}
+	}
+	return s, err
+}
+
+// List returns all snapshots, the newest first.
+func (n *Names) List() ([]catalog.Snapshot, error) { return n.catalog.Snapshots() }
+
+// Delete forgets a snapshot. Its name can be taken again only with Force.
+func (n *Names) Delete(name string) error {
+	if _, err := n.Get(name); err != nil {
+		return err
+	}
+	return n.catalog.DeleteSnapshot(name)
+}
