@@ -223,6 +223,8 @@ type (
 	// every other one into the form that is kept.
 	Ingester interface {
 		Accept() string
+		// Limit is the size in bytes beyond which a root at path is refused.
+		Limit(path string) int64
 		// Ingest returns the bytes to keep for upstream's answer: body, of
 		// type contentType, found at pageURL after redirects.
 		Ingest(path, pageURL, contentType string, body []byte) ([]byte, error)
@@ -313,6 +315,7 @@ type File struct {
 	Tree       string    // "" where no tree is involved
 	Generation int       // 0 where no tree is involved
 	ByDigest   bool      // the path itself names the digest
+	Before     time.Time // a page to be cut to the files uploaded before it; zero for none
 	Cache      CacheStatus
 	Content    io.ReadSeekCloser // an *os.File when complete; a Growing while arriving
 }
