@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// shelf is a backend in memory.
+type shelf struct {
+	listen    string
+	repos     []repoRow
+	snapshots map[string]snapshotReport
+	created   createRequest // the last request
+	asked     []string      // what Status was asked for
+}
+
+func newShelf() *shelf {
+	return &shelf{
+		listen: "127.0.0.1:8180",
+		repos: []repoRow{
+			{
+				Name: "debian", Type: "apt", Upstream: []string{"http://mirror.example.org/debian", "http://other.example.org/debian"},
+				Trees: 2, Generations: 3, Artifacts: 5, Bytes: 3 << 20, Keyring: "/usr/share/keyrings/debian.gpg", Configured: true,
+				Suites: []suiteRow{
+					{Tree: "dists/bookworm", Origin: "Debian", Label: "Debian", Components: []string{"main", "contrib"}},
+					{Tree: "dists/bookworm-updates", Origin: "Debian", Label: "Debian", Components: []string{"main", "contrib"}},
+				},
+			},
+			{
+				Name: "tools", Type: "apt", Upstream: []string{"http://apt.example.org:8080/"}, Trees: 2,
+				Suites: []suiteRow{{Tree: ".", Label: "My Org"}, {Tree: "dists/stable", Origin: "Tools Inc"}},
+			},
+			{Name: "new", Type: "apt", Upstream: []string{"http://new.example.org/"}},
+			{Name: "epel", Type: "rpm", Upstream: []string{"https://mirror.example.org/epel/"}, Keyring: "/etc/pki/epel.asc"},
+			{Name: "pypi", Type: "pypi", Upstream: []string{"https://index.example.org/simple/"}},
+			{Name: "inner", Type: "pypi", Upstream: []string{"http://pip.example.org/simple/"}},
+		},
+		snapshots: map[string]snapshotReport{},
+	}
+}
+
+func (s *shelf) Server(context.Context) (serverReport, error) {
+	return serverReport{Version: "v1", Data: "/data", Listen: s.listen}, nil
+}
+
+func (s *shelf) Repos(context.Context) ([]repoRow, error) { return s.repos, nil }
+
+func (s *shelf) Generations(context.Context) ([]generationRow, error) {
+	return []generationRow{{"debian", "dists/bookworm", 1, noon, "0123456789abcdef"}}, nil
+}
+
+func (s *shelf) Status(_ context.Context, repos []string) ([]statusRow, error) {
+	s.asked = repos
+	up := true
+	return []statusRow{
+		{Repo: "debian", Type: "apt", Reachable: &up, LastRefresh: noon, Tree: "dists/bookworm", Generation: 1, Observed: noon, Known: 5, Cached: 2, Bytes: 7},
+		{Repo: "epel", Type: "rpm", Errors: []string{"no \x1b[31m answer"}},
+	}, nil
+}
+
+func (s *shelf) Snapshots(context.Context) (all []snapshotReport, err error) {
+	for _, snapshot := range s.snapshots {
+		all = append(all, snapshot)
+	}
+	return all, nil
+}
+
+func (s *shelf) ShowSnapshot(_ context.Context, name string) (snapshotReport, error) {
+	if snapshot, ok := s.snapshots[name]; ok {
+		return snapshot, nil
+	}
+	return snapshotReport{}, &failure{Status: http.StatusNotFound, Message: fmt.Sprintf("no snapshot %q", name), Next: "see chantal snapshot list"}
+}
+
+func (s *shelf) CreateSnapshot(ctx context.Context, r createRequest, progress func(string)) (snapshotReport, error) {
+	s.created = r
+	switch r.Name {
+	case "taken":
+		return snapshotReport{}, &failure{Status: http.StatusConflict, Message: "the name is taken", Next: "choose another"}
+	case "late":
+		progress("waiting")
+		return snapshotReport{}, &failure{Exit: 2, Message: "went wrong late"}
+	case "never":
+		<-ctx.Done()
+		return snapshotReport{}, ctx.Err()
+	case "":
+		r.Name = "20261123T120000Z"
+	}
+	progress("waiting for 2 files")
+	progress("waiting for 1 file")
+	snapshot := snapshotReport{
+		Name: r.Name, Created: noon, Labels: r.Labels, Note: r.Note,
+		Repos: []snapshotRepo{{Repo: "debian", Trees: 2, Known: 5, Present: 2}},
+	}
+	s.snapshots[r.Name] = snapshot
+	return snapshot, nil
+}
+
+func (s *shelf) DeleteSnapshots(ctx context.Context, names []string) error {
+	for _, name := range names {
+		if _, err := s.ShowSnapshot(ctx, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		delete(s.snapshots, name)
+	}
+	return nil
+}
+
+func (s *shelf) Explain(_ context.Context, url string) (explanation, error) {
+	return explanation{URL: url, OK: true, Status: 200, Repo: "debian", Generation: 1, Observed: noon, Mirrors: []string{"http://mirror.example.org/?a&b"}}, nil
+}
+
+func (s *shelf) CA(context.Context) (authority, error) {
+	return authority{}, &failure{Status: http.StatusNotFound, Message: "no certificate authority yet", Next: "set forward.intercept: configured"}
+}
+
+func (s *shelf) Close() error { return nil }
+
+// shell runs command lines on a shelf that nobody serves.
+type shell struct {
+	t     *testing.T
+	shelf *shelf
+	vars  map[string]string
+	serve serveFunc
+}
+
+func newShell(t *testing.T) *shell {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	return &shell{t: t, shelf: newShelf(), vars: map[string]string{"HOME": dir, "CHANTAL_DATA": dir + "/data"}}
+}
+
+func (s *shell) run(ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	var out, err bytes.Buffer
+	code = run(ctx, append([]string{"chantal"}, args...), app{
+		serve: s.serve, stdout: &out, stderr: &err,
+		getenv: func(name string) string { return s.vars[name] },
+		open: func(context.Context, *environment) (backend, io.Closer, error) {
+			return s.shelf, s.shelf, nil
+		},
+	})
+	return code, out.String(), err.String()
+}

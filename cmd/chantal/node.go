@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"chantal/internal/cas"
+	"chantal/internal/catalog"
+	"chantal/internal/config"
+	"chantal/internal/fetch"
+	"chantal/internal/httpcache"
+	"chantal/internal/sign"
+	"chantal/mirror"
+	"chantal/proxy"
+	"chantal/snapshot"
+)
+
+// node is a data directory in use, and everything that works on it. serve puts
+// listeners before it; other commands use it directly when no serve runs.
+type node struct {
+	env     *environment
+	data    string
+	log     *slog.Logger
+	lock    *os.File
+	store   *cas.Store
+	catalog *catalog.Catalog
+	egress  *fetch.Egress
+	client  *fetch.Client
+	mirror  *mirror.Mirror
+	names   *snapshot.Names
+	cache   *httpcache.Cache
+	metrics *proxy.Metrics
+	via     string
+	listens atomic.Pointer[[]netip.AddrPort] // what this process listens on
+	handler atomic.Pointer[proxy.Handler]
+	offline bool
+}
+
+// openNode locks the data directory and opens what is in it.
+func openNode(env *environment, offline bool) (n *node, err error) {
+	n = &node{env: env, data: env.data, log: env.log, metrics: proxy.NewMetrics(), offline: offline || env.config.Egress.Offline}
+	n.listens.Store(&[]netip.AddrPort{})
+	n.via = "chantal-" + strings.ToLower(rand.Text()[:10])
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	if n.lock, err = lockData(env.data); err != nil {
+		return n, err
+	}
+	if n.store, err = cas.Open(env.data, cas.Options{Log: env.log}); err != nil {
+		return n, err
+	}
+	if n.catalog, err = catalog.Open(filepath.Join(env.data, "catalog.db"), n.store, time.Now); err != nil {
+		return n, err
+	}
+	cfg := env.config
+	n.egress = fetch.NewEgress(cfg.Egress.AllowPrivate, func() []netip.AddrPort { return *n.listens.Load() })
+	n.client = fetch.New(fetch.Options{
+		Egress: n.egress, UserAgent: "chantal/" + version(), Via: "1.1 " + n.via,
+		Timeout: cfg.Download.Timeout, Proxy: http.ProxyFromEnvironment, Log: env.log,
+	})
+	source := n.source(cfg)
+	n.mirror = mirror.New(mirror.Options{
+		Store: n.store, Catalog: n.catalog, Source: source, Formats: formats(),
+		Now: time.Now, Log: env.log, Offline: n.offline, History: cfg.History,
+	})
+	n.names = snapshot.New(n.catalog, n.mirror, time.Now)
+	n.cache = httpcache.New(n.store, source, time.Now, env.log)
+	return n, n.apply(cfg)
+}
+
+// source puts the limits around the client. Roots are small and everything
+// waits for them, so they do not queue behind downloads.
+func (n *node) source(cfg *config.Config) fetch.Source {
+	if n.offline {
+		return fetch.Offline()(n.client)
+	}
+	d := cfg.Download
+	retry := fetch.Retry(d.Retries, 2*d.Timeout, n.log)
+	roots := retry(n.client)
+	var rest fetch.Source = n.client
+	if d.Bandwidth > 0 {
+		rest = fetch.Bandwidth(d.Bandwidth)(rest)
+	}
+	rest = retry(fetch.Limit(d.Parallel, d.PerHost)(rest))
+	return fetch.SourceFunc(func(ctx context.Context, r *fetch.Request) (*fetch.Response, error) {
+		if r.NoCache {
+			return roots.Fetch(ctx, r)
+		}
+		return rest.Fetch(ctx, r)
+	})
+}
+
+// apply makes a configuration the one in force: its repositories, and those
+// that the catalog remembers beside them, and a handler with its rules.
+func (n *node) apply(cfg *config.Config) error {
+	kinds := formats()
+	for _, c := range cfg.Repos {
+		s := mirror.Settings{Name: c.Name, Type: c.Type, Format: kinds[c.Type], Upstream: c.Upstream, Refresh: c.Refresh}
+		if c.Keyring != "" {
+			ring, err := sign.LoadKeyring(c.Keyring)
+			if err != nil {
+				return &failure{Exit: 2, Message: "keyring of " + c.Name + ": " + err.Error(), Next: "name a file with OpenPGP public keys", Err: err}
+			}
+			s.Keyring = ring
+		}
+		if c.Files != nil {
+			s.Files = []string{}
+		}
+		for _, raw := range slices.Concat(c.Upstream, c.Files) {
+			u, err := url.Parse(raw)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.Name, err)
+			}
+			n.egress.AllowHost(fetch.HostPort(u))
+			n.client.Credentials(c.Name, u)
+		}
+		for _, raw := range c.Files {
+			u, _ := url.Parse(raw)
+			s.Files = append(s.Files, u.Host)
+		}
+		if _, err := n.mirror.Add(s); err != nil {
+			return err
+		}
+	}
+	known, err := n.catalog.Repos()
+	if err != nil {
+		return err
+	}
+	for _, r := range known {
+		if n.mirror.Repo(r.Name) != nil {
+			continue
+		}
+		s := mirror.Settings{Name: r.Name, Type: r.Type, Format: kinds[r.Type], Upstream: r.Upstream, Discovered: r.Discovered}
+		if _, err := n.mirror.Add(s); err != nil {
+			return err
+		}
+	}
+	return n.arrange(cfg)
+}
+
+// arrange builds the handler for a configuration.
+func (n *node) arrange(cfg *config.Config) error {
+	o := proxy.Options{
+		Mirror: n.mirror, Names: n.names, Cache: n.cache, Metrics: n.metrics,
+		Pass:    &http.Transport{DialContext: n.egress.DialContext, DisableCompression: true, ForceAttemptHTTP2: true, ResponseHeaderTimeout: cfg.Download.Timeout},
+		API:     apiHandler(&local{n}, false),
+		Clients: cfg.Clients, Discover: cfg.Forward.Discover, PassOther: cfg.Forward.Other == config.Pass, RequireRef: cfg.Forward.RequireRef,
+		OwnNames: ownNames(cfg), Via: n.via, Now: time.Now, Log: n.log,
+	}
+	hosts := map[string]bool{}
+	for _, c := range cfg.Repos {
+		for _, raw := range slices.Concat(c.Upstream, c.Files) {
+			if u, err := url.Parse(raw); err == nil {
+				hosts[strings.ToLower(u.Hostname())] = true
+			}
+		}
+	}
+	co := proxy.ConnectOptions{
+		Intercept: func(host string) bool { return hosts[host] },
+		Tunnel:    cfg.Forward.Connect == config.Tunnel, Dial: n.egress.DialContext, Log: n.log,
+		Inner:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.handler.Load().ServeHTTP(w, r) }),
+		Refuse: func(w http.ResponseWriter, r *http.Request, err error) { n.handler.Load().Fail(w, r, err) },
+	}
+	if cfg.Forward.Intercept == config.Configured {
+		var names []string
+		for host := range hosts {
+			names = append(names, host)
+		}
+		slices.Sort(names)
+		ca, err := proxy.LoadCA(n.data, names, time.Now)
+		if err != nil {
+			return err
+		}
+		co.CA, o.CA = ca, ca.PEM()
+	}
+	o.Connect = proxy.NewConnect(co)
+	n.handler.Store(proxy.New(o))
+	return nil
+}
+
+// ownNames are the host names that lead to this server.
+func ownNames(cfg *config.Config) []string {
+	names := []string{"localhost"}
+	if host, err := os.Hostname(); err == nil {
+		names = append(names, strings.ToLower(host))
+	}
+	listens := []string{cfg.Listen}
+	for _, l := range cfg.Listeners {
+		listens = append(listens, l.Address)
+	}
+	for _, address := range listens {
+		if i := strings.LastIndexByte(address, ':'); i > 0 {
+			names = append(names, strings.ToLower(strings.Trim(address[:i], "[]")))
+		}
+	}
+	return names
+}
+
+// Close ends all work and unlocks the data directory.
+func (n *node) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var errs []error
+	if h := n.handler.Load(); h != nil {
+		errs = append(errs, h.Connect.Shutdown(ctx))
+	}
+	if n.mirror != nil {
+		errs = append(errs, n.mirror.Close(ctx))
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	if n.catalog != nil {
+		errs = append(errs, n.catalog.Close())
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// lockData takes the data directory for this process alone.
+func lockData(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, &failure{Message: "the data directory cannot be made: " + err.Error(), Next: "name another one with --data or CHANTAL_DATA", Err: err}
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		next := "name another one with --data or CHANTAL_DATA"
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+			next = "it has to be writable; " + next
+		}
+		return nil, &failure{Message: "the data directory " + dir + " cannot be used: " + err.Error(), Next: next, Err: err}
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder, _ := io.ReadAll(io.LimitReader(f, 32))
+		f.Close()
+		who := "another process"
+		if pid := strings.TrimSpace(string(holder)); pid != "" {
+			who = "process " + pid
+		}
+		return nil, &failure{Message: "the data directory " + dir + " is locked by " + who, Next: "stop it, or name another directory with --data", Err: err}
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintln(f, os.Getpid())
+	}
+	return f, nil
+}

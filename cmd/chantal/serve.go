@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"chantal/internal/config"
+)
+
+// grace is how long answers under way may take once serve is asked to end.
+const grace = 5 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args, app{serve: serve, open: openLocal})
+	stop()
+	os.Exit(code)
+}
+
+// serve runs the proxy until ctx ends.
+func serve(ctx context.Context, env *environment, o serveOptions) error {
+	if o.Listen != "" {
+		env.config.Listen = o.Listen
+	}
+	n, err := openNode(env, o.Offline)
+	if err != nil {
+		return err
+	}
+	s := &server{node: n, failed: make(chan error, 1)}
+	err = s.listen()
+	if err == nil {
+		s.announce()
+		err = s.wait(ctx)
+	}
+	return errors.Join(err, s.shutdown(), n.Close())
+}
+
+// server is a node behind its listeners.
+type server struct {
+	*node
+	servers []*http.Server
+	first   net.Listener
+	socket  string
+	running sync.WaitGroup
+	failed  chan error
+}
+
+// listen opens every address and the socket, and begins to answer.
+func (s *server) listen() error {
+	cfg := s.env.config
+	all := append([]config.Listener{{Address: cfg.Listen}}, cfg.Listeners...)
+	var open []net.Listener
+	var own []netip.AddrPort
+	for _, l := range all {
+		ln, err := net.Listen("tcp", l.Address)
+		if err != nil {
+			for _, o := range open {
+				o.Close()
+			}
+			return &failure{Message: "cannot listen on " + l.Address + ": " + err.Error(), Next: "choose another address with --listen or listen: in the configuration", Err: err}
+		}
+		open = append(open, ln)
+		if a, err := netip.ParseAddrPort(ln.Addr().String()); err == nil {
+			own = append(own, a)
+		}
+	}
+	s.listens.Store(&own)
+	s.first = open[0]
+	for i, ln := range open {
+		srv := s.handler.Load().Server(all[i].Ref)
+		srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.handler.Load().ServeHTTP(w, r) })
+		s.run(srv, ln)
+	}
+	return s.listenSocket()
+}
+
+// listenSocket opens the socket that commands use. The lock is held, so a file
+// in its place was left by a process that is gone.
+func (s *server) listenSocket() error {
+	s.socket = filepath.Join(s.data, socketName)
+	if err := os.Remove(s.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing a stale socket: %w", err)
+	}
+	ln, err := listenSocket(s.socket)
+	if err != nil {
+		return fmt.Errorf("opening the socket of the commands: %w", err)
+	}
+	s.run(&http.Server{Handler: apiHandler(&local{s.node}, true), ReadHeaderTimeout: 10 * time.Second}, ln)
+	return nil
+}
+
+func (s *server) run(srv *http.Server, ln net.Listener) {
+	s.servers = append(s.servers, srv)
+	s.running.Go(func() {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			select {
+			case s.failed <- fmt.Errorf("answering on %s: %w", ln.Addr(), err):
+			default:
+			}
+		}
+	})
+}
+
+// announce prints the lines that clients need.
+func (s *server) announce() {
+	if !s.env.quiet {
+		fmt.Fprint(s.env.stderr, banner(s.first.Addr().String()))
+	}
+	s.log.Info("serving", "listen", s.first.Addr().String(), "data", s.data, "version", version(), "offline", s.offline)
+}
+
+// wait returns when ctx ends or a listener fails. SIGHUP reads the
+// configuration again.
+func (s *server) wait(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-s.failed:
+			return err
+		case <-hup:
+			s.reload()
+		}
+	}
+}
+
+// reload reads the configuration again; one with mistakes changes nothing.
+func (s *server) reload() {
+	cfg, err := config.Load(s.env.config.File)
+	if err == nil {
+		err = s.apply(cfg)
+	}
+	if err != nil {
+		s.log.Error("the configuration has mistakes; the old one stays", "file", s.env.config.File, "error", err)
+		return
+	}
+	if cfg.Listen != s.env.config.Listen {
+		s.log.Warn("listen: takes effect at the next start", "listen", cfg.Listen)
+	}
+	s.env.config = cfg
+	s.log.Info("configuration read again", "file", cfg.File)
+}
+
+// shutdown lets answers end, for a while.
+func (s *server) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, srv := range s.servers {
+		wg.Go(func() {
+			if srv.Shutdown(ctx) != nil {
+				srv.Close()
+			}
+		})
+	}
+	wg.Wait()
+	s.running.Wait()
+	if s.socket != "" {
+		_ = os.Remove(s.socket)
+	}
+	return nil
+}
