@@ -349,9 +349,15 @@ func TestAFailingDiskIsTriedAgain(t *testing.T) {
 	s := open(t, dir, Options{SyncEvery: time.Hour})
 	var mu sync.Mutex
 	broken := true
+	failed := make(map[string]bool)
 	s.fsync = func(f *os.File) error {
 		mu.Lock()
 		defer mu.Unlock()
+		if broken {
+			failed[f.Name()] = true
+		} else if failed[f.Name()] {
+			t.Errorf("%s is trusted though a sync of it failed", f.Name())
+		}
 		if broken {
 			return errors.New("I/O error")
 		}
