@@ -158,19 +158,17 @@ func TestServerThatEndsEarlyIsAFailure(t *testing.T) {
 func TestInterruptReachesTheServer(t *testing.T) {
 	s := newShell(t)
 	serveShelf(t, s, s.vars["CHANTAL_DATA"])
+	shelf := s.shelf
 	s.shelf = nil
 	ctx, cancel := context.WithCancel(t.Context())
-	entered := make(chan struct{})
 	go func() {
-		// The shelf answers "never" only when its request's context ends, which
-		// Server.Close in the cleanup would otherwise wait for.
-		<-entered
+		<-shelf.entered
 		cancel()
 	}()
-	close(entered)
 	if code, _, stderr := s.run(ctx, "snapshot", "create", "never"); code != 130 {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
+	<-shelf.left
 }
 
 func TestSomethingElseThanChantalIsTold(t *testing.T) {

@@ -136,8 +136,8 @@ func findFlag(flags []cli.Flag, name string) cli.Flag {
 
 // nearest says which of known was probably meant by word.
 func nearest(word string, known []string) string {
-	best, close := config.Nearest(word, known)
-	if close {
+	best, near := config.Nearest(word, known)
+	if near {
 		return fmt.Sprintf("did you mean %q?", best)
 	}
 	return fmt.Sprintf("the nearest is %q.", best)

@@ -56,21 +56,21 @@ func clientCommand(do func(action) cli.ActionFunc) *cli.Command {
 			if given && !refGrammar.MatchString(ref) {
 				return usage(c, "%q is no ref", ref)
 			}
-			print := kind.mirror
+			show := kind.mirror
 			switch {
 			case c.Bool("proxy") && c.Bool("snapshots"):
 				return usage(c, "--proxy and --snapshots do not go together")
 			case c.Bool("proxy"):
-				print = kind.proxied
+				show = kind.proxied
 			case c.Bool("snapshots"):
-				print = aptSnapshots
+				show = aptSnapshots
 			}
 			if ref == "live" {
 				ref = ""
 			}
 			o := order{ref: ref, one: repo != ""}
 			if c.Bool("proxy") && repo == "" {
-				return env.proxyLines(c.Context, o, print)
+				return env.proxyLines(c.Context, o, show)
 			}
 			return connected(func(c *cli.Context, env *environment, b backend) error {
 				var err error
@@ -78,7 +78,7 @@ func clientCommand(do func(action) cli.ActionFunc) *cli.Command {
 					return err
 				}
 				o.at = env.address(c.Context, b)
-				return env.lines(print(o))
+				return env.lines(show(o))
 			})(c, env)
 		}))
 		command.Subcommands = append(command.Subcommands, sub)
@@ -96,7 +96,7 @@ func (env *environment) lines(text string) error {
 
 // proxyLines prints lines that depend on the address alone, for which no data
 // directory has to be there.
-func (env *environment) proxyLines(ctx context.Context, o order, print func(order) string) error {
+func (env *environment) proxyLines(ctx context.Context, o order, show func(order) string) error {
 	if err := env.load(); err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (env *environment) proxyLines(ctx context.Context, o order, print func(orde
 		defer running.Close()
 		o.at = env.address(ctx, running)
 	}
-	return env.lines(print(o))
+	return env.lines(show(o))
 }
 
 // reposFor returns the repositories of that type, or the one named.

@@ -73,7 +73,7 @@ func globalFlags() []cli.Flag {
 	}
 }
 
-// noArguments and the like check the number of arguments.
+// noArguments is arguments for a command that takes none.
 func noArguments(f action) action { return arguments(0, 0, "", f) }
 
 // arguments checks that there are at least least and at most most arguments,

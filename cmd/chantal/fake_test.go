@@ -19,6 +19,8 @@ type shelf struct {
 	snapshots map[string]snapshotReport
 	created   createRequest // the last request
 	asked     []string      // what Status was asked for
+	entered   chan struct{} // closed when a snapshot that is never made is begun
+	left      chan struct{} // closed when that was given up
 }
 
 func newShelf() *shelf {
@@ -43,6 +45,8 @@ func newShelf() *shelf {
 			{Name: "inner", Type: "pypi", Upstream: []string{"http://pip.example.org/simple/"}},
 		},
 		snapshots: map[string]snapshotReport{},
+		entered:   make(chan struct{}),
+		left:      make(chan struct{}),
 	}
 }
 
@@ -88,7 +92,9 @@ func (s *shelf) CreateSnapshot(ctx context.Context, r createRequest, progress fu
 		progress("waiting")
 		return snapshotReport{}, &failure{Exit: 2, Message: "went wrong late"}
 	case "never":
+		close(s.entered)
 		<-ctx.Done()
+		close(s.left)
 		return snapshotReport{}, ctx.Err()
 	case "":
 		r.Name = "20261123T120000Z"

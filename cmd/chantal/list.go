@@ -17,7 +17,7 @@ func listCommand(do func(action) cli.ActionFunc) *cli.Command {
 		Usage:     "list repositories, snapshots, generations, channels or recordings",
 		ArgsUsage: "[" + strings.Join(lists, "|") + "]",
 		Action: do(arguments(0, 1, "", func(c *cli.Context, env *environment) error {
-			print, ok := map[string]func(context.Context, *environment, backend) error{
+			show, ok := map[string]func(context.Context, *environment, backend) error{
 				"": listRepos, "repos": listRepos, "snapshots": listSnapshots, "generations": listGenerations,
 				// This version makes neither of them, so there are none.
 				"channels": listNone("channels"), "recordings": listNone("recordings"),
@@ -26,7 +26,7 @@ func listCommand(do func(action) cli.ActionFunc) *cli.Command {
 				return usage(c, "there is no list of %q, %s", c.Args().First(), strings.TrimSuffix(nearest(c.Args().First(), lists), "."))
 			}
 			return connected(func(c *cli.Context, env *environment, b backend) error {
-				return print(c.Context, env, b)
+				return show(c.Context, env, b)
 			})(c, env)
 		})),
 	}

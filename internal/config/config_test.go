@@ -225,11 +225,11 @@ func TestDurations(t *testing.T) {
 func TestNearest(t *testing.T) {
 	for _, test := range []struct {
 		word, want string
-		close      bool
+		near       bool
 	}{{"upstreem", "upstream", true}, {"naem", "name", true}, {"xyzzy", "type", false}, {"Upstream", "upstream", true}} {
-		got, close := Nearest(test.word, []string{"name", "type", "upstream"})
-		if close != test.close || (test.close && got != test.want) || got == "" {
-			t.Errorf("%q: got %q, %v", test.word, got, close)
+		got, near := Nearest(test.word, []string{"name", "type", "upstream"})
+		if near != test.near || (test.near && got != test.want) || got == "" {
+			t.Errorf("%q: got %q, %v", test.word, got, near)
 		}
 	}
 }

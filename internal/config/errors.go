@@ -38,9 +38,9 @@ func (list Errors) sort() {
 }
 
 // Nearest returns the one of known that word differs least from, by edit
-// distance, the first of several; close says that it is a likely misspelling
+// distance, the first of several; near says that it is a likely misspelling
 // of it. It returns "" where known is empty.
-func Nearest(word string, known []string) (nearest string, close bool) {
+func Nearest(word string, known []string) (nearest string, near bool) {
 	best := -1
 	for _, k := range known {
 		if n := distance(strings.ToLower(word), k); best < 0 || n < best {
@@ -78,8 +78,8 @@ func distance(a, b string) int {
 // suggest says which of known was probably meant by word; what names the kind
 // of thing they are.
 func suggest(word, what string, known []string) string {
-	nearest, close := Nearest(word, known)
-	if close {
+	nearest, near := Nearest(word, known)
+	if near {
 		return fmt.Sprintf("did you mean %q?", nearest)
 	}
 	return fmt.Sprintf("the nearest known %s is %q", what, nearest)
