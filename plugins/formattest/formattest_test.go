@@ -69,6 +69,20 @@ func (f lines) Parse(p string, r io.Reader) iter.Seq2[chantal.Promise, error] {
 	}
 }
 
+// spelled is a format that knows one file under three names.
+type spelled struct{ lines }
+
+func (spelled) Classify(p string) chantal.Class {
+	c := chantal.Class{Kind: chantal.Artifact, Path: "x"}
+	switch p {
+	case "by-digest/x":
+		c.Digest = chantal.Digest("sha256:" + strings.Repeat("0", 64))
+	case "other/x":
+		c.Kind = chantal.Meta
+	}
+	return c
+}
+
 func TestAFormatThatKeepsTheLaws(t *testing.T) {
 	content := []byte("a/b\nc\nend")
 	Test(t, lines{}, Fixtures{
@@ -91,11 +105,22 @@ func TestBrokenLawsAreNoticed(t *testing.T) {
 	if err := CheckClassify(lines{loseRoot: true}, "index"); err == nil {
 		t.Error("a root that is not in its tree: no error")
 	}
+	if err := CheckClassify(spelled{}, "by-digest/x"); err != nil {
+		t.Errorf("a spelling that names a digest: %v", err)
+	}
+	if err := CheckClassify(spelled{}, "other/x"); err == nil {
+		t.Error("a spelling that is another kind than its path: no error")
+	}
 	md5 := chantal.Digest("md5:" + strings.Repeat("0", 32))
 	sha := chantal.Digest("sha256:" + strings.Repeat("0", 64))
 	good := chantal.Promise{Path: "x", Kind: chantal.Meta, Digests: []chantal.Digest{sha, md5}, Size: 0}
 	if err := CheckPromise(lines{}, good); err != nil {
 		t.Error(err)
+	}
+	described := good
+	described.Package = &chantal.Package{Name: "x"}
+	if err := CheckPromise(lines{}, described); err != nil {
+		t.Errorf("metadata that belongs to a package: %v", err)
 	}
 	for name, change := range map[string]func(*chantal.Promise){
 		"order":       func(p *chantal.Promise) { p.Digests = []chantal.Digest{md5, sha} },
@@ -105,7 +130,7 @@ func TestBrokenLawsAreNoticed(t *testing.T) {
 		"kind":        func(p *chantal.Promise) { p.Kind = chantal.Root },
 		"empty path":  func(p *chantal.Promise) { p.Path = "" },
 		"alternative": func(p *chantal.Promise) { p.Alt = "y" },
-		"no name":     func(p *chantal.Promise) { p.Kind, p.Package = chantal.Artifact, new(chantal.Package) },
+		"no name":     func(p *chantal.Promise) { p.Package = new(chantal.Package) },
 	} {
 		p := good
 		if change(&p); CheckPromise(lines{}, p) == nil {

@@ -2,8 +2,6 @@ package pypi
 
 import (
 	"fmt"
-	"io"
-	"iter"
 	"strings"
 	"testing"
 	"time"
@@ -58,30 +56,9 @@ func collect(t *testing.T, path, content string) []chantal.Promise {
 	return all
 }
 
-// lawful takes the package from .metadata siblings, for the suite knows
-// packages of artifacts only. Ours have it for the upload time.
-type lawful struct{ Format }
-
-func (f lawful) Parse(path string, r io.Reader) iter.Seq2[chantal.Promise, error] {
-	seq := f.Format.Parse(path, r)
-	if seq == nil {
-		return nil
-	}
-	return func(yield func(chantal.Promise, error) bool) {
-		for p, err := range seq {
-			if p.Kind == chantal.Meta {
-				p.Package = nil
-			}
-			if !yield(p, err) {
-				return
-			}
-		}
-	}
-}
-
 func TestSuite(t *testing.T) {
 	empty := []byte(`{"meta":{"api-version":"1.0"},"name":"six","files":[]}`)
-	formattest.Test(t, lawful{}, formattest.Fixtures{
+	formattest.Test(t, Format{}, formattest.Fixtures{
 		Files: []formattest.File{
 			{Path: "simple/foo-bar/", Content: []byte(fooBar), Want: 8, Cuts: formattest.Cuts([]byte(fooBar), 200)},
 			{Path: "simple/six/", Content: empty, Want: 0, Cuts: formattest.Cuts(empty, 100)},
@@ -90,6 +67,7 @@ func TestSuite(t *testing.T) {
 		Paths: []string{
 			"simple/Foo_Bar", "six/", "simple/six/six-1.0.tar.gz", "packages/six-1.0-py3-none-any.whl",
 			"+files/files.example.org:8443/p/six-1.0.tar.gz", "+files/-/[::1]:8443/six-1.0.tar.gz",
+			"+files/sha256/" + hexA + "/files.example.org/p/six-1.0.tar.gz",
 		},
 		Hostile: func(name string) (string, []byte) {
 			return "simple/six/", []byte(fmt.Sprintf(
