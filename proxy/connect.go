@@ -468,32 +468,25 @@ func (e *tunnelEnd) Close() error {
 // CloseWrite passes the end of one stream on. A connection that cannot do so
 // is closed whole, or its other side would wait in vain.
 func (e *tunnelEnd) CloseWrite() error {
-	if half, ok := e.halves(); ok {
+	if half, ok := e.half(); ok {
 		return half.CloseWrite()
 	}
 	return e.Close()
 }
 
-// CloseRead says that nothing more is read.
-func (e *tunnelEnd) CloseRead() error {
-	if half, ok := e.halves(); ok {
-		return half.CloseRead()
-	}
-	return nil
-}
+// CloseRead does nothing: goproxy calls it at the end of the stream only.
+func (e *tunnelEnd) CloseRead() error { return nil }
 
-type halfCloser interface {
-	CloseWrite() error
-	CloseRead() error
-}
+type writeCloser interface{ CloseWrite() error }
 
-func (e *tunnelEnd) halves() (halfCloser, bool) {
+// half finds what can close one direction, below wrappers if need be.
+func (e *tunnelEnd) half() (writeCloser, bool) {
 	conn := e.Conn
 	if client, ok := conn.(*clientConn); ok {
 		conn = client.Conn
 	}
 	for {
-		if half, ok := conn.(halfCloser); ok {
+		if half, ok := conn.(writeCloser); ok {
 			return half, true
 		}
 		wrapped, ok := conn.(interface{ NetConn() net.Conn })

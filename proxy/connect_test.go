@@ -41,7 +41,6 @@ type connectBench struct {
 	server  *httptest.Server
 	ca      *CA
 	logged  *lockedBuffer
-	inner   atomic.Int64 // connections that reached the inner handler
 	dialed  atomic.Int64
 }
 
@@ -139,12 +138,8 @@ func serveContent(w http.ResponseWriter, r *http.Request) {
 
 // client returns an HTTP client that goes through the bench and trusts its CA.
 func (b *connectBench) client(roots *x509.CertPool) *http.Client {
-	proxy, err := url.Parse(b.server.URL)
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	tr := &http.Transport{
-		Proxy:              http.ProxyURL(proxy),
+		Proxy:              func(*http.Request) (*url.URL, error) { return url.Parse(b.server.URL) },
 		ProxyConnectHeader: http.Header{"Chantal-Test-Ref": {"prod"}},
 		TLSClientConfig:    &tls.Config{RootCAs: roots},
 		ForceAttemptHTTP2:  true, // offers h2, as many clients do
@@ -254,15 +249,9 @@ func TestInterceptedConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	var parts []string
-	for mr := multipart.NewReader(bytes.NewReader(body), params["boundary"]); ; {
-		part, err := mr.NextPart()
-		if err != nil {
-			break
-		}
-		text, err := io.ReadAll(part)
-		if err != nil {
-			t.Fatal(err)
-		}
+	mr := multipart.NewReader(bytes.NewReader(body), params["boundary"])
+	for part, err := mr.NextPart(); err == nil; part, err = mr.NextPart() {
+		text, _ := io.ReadAll(part) // what is missing shows below
 		parts = append(parts, string(text))
 	}
 	if diff := cmp.Diff([]string{"0123", "456789"}, parts); diff != "" {
@@ -415,7 +404,197 @@ func TestTunnelIsUntouchedTLS(t *testing.T) {
 	if !resp.TLS.PeerCertificates[0].Equal(far.Certificate()) {
 		t.Error("the client saw another certificate than the far end's")
 	}
-	if diff := cmp.Diff("/x   <nil> false", resp.Header.Get("Seen")); diff != "" {
+	if diff := cmp.Diff("/x  <nil> false", resp.Header.Get("Seen")); diff != "" {
 		t.Errorf("what the far end sees (-want +got):\n%s", diff)
 	}
+}
+
+// listen answers every connection to the returned address with serve.
+func listen(t *testing.T, serve func(conn *net.TCPConn)) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	t.Cleanup(func() { l.Close(); running.Wait() })
+	running.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { defer conn.Close(); serve(conn.(*net.TCPConn)) })
+		}
+	})
+	return l.Addr().String()
+}
+
+// The far end here answers only when the client's stream has ended, so it
+// hangs unless each direction is closed by itself.
+func TestTunnelPassesHalfClose(t *testing.T) {
+	far := listen(t, func(conn *net.TCPConn) {
+		all, err := io.ReadAll(conn)
+		if err == nil {
+			_, err = conn.Write(all)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	b := newConnectBench(t, far)
+	const early = "early\x00bytes"
+	conn, r := b.raw("CONNECT other.example.net:443 HTTP/1.0\r\n\r\n" + early)
+	if status, body := b.status(r); status != http.StatusOK {
+		t.Fatalf("CONNECT: %d %s", status, body)
+	}
+	if _, err := conn.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := append([]byte(early), content...); !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes back, sent %d", len(got), len(want))
+	}
+	b.waitForTunnels(0)
+}
+
+func (b *connectBench) waitForTunnels(want int) {
+	b.t.Helper()
+	for deadline := time.Now().Add(testPatience); ; time.Sleep(5 * time.Millisecond) {
+		b.connect.tunnels.mu.Lock()
+		got := len(b.connect.tunnels.open)
+		b.connect.tunnels.mu.Unlock()
+		if got == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%d tunnels are open, want %d", got, want)
+		}
+	}
+}
+
+func TestConnectRefuses(t *testing.T) {
+	b := newConnectBench(t, "")
+	for target, want := range map[string]string{
+		"other.example.net:22":   "403 port 443 only",
+		"other.example.net:8443": "403 port 443 only",
+		"mirror.example.org:22":  "403 port 443 only",
+		"other.example.net:0":    "403 names a host and a port",
+		"other.example.net":      "403 names a host and a port",
+		"127.0.0.1:443":          "403 a private address",
+		"[::1]:443":              "403 a private address",
+	} {
+		_, r := b.raw("CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n\r\n")
+		status, body := b.status(r)
+		code, text, _ := strings.Cut(want, " ")
+		if fmt.Sprint(status) != code || !strings.Contains(body, text) {
+			t.Errorf("CONNECT %s: got %d %q, want %s", target, status, body, want)
+		}
+	}
+	if n := b.dialed.Load(); n != 2 {
+		t.Errorf("dialled %d times, want 2: the ports and names are refused before that", n)
+	}
+	b.waitForTunnels(0)
+
+	b.connect.o.Tunnel = false
+	_, r := b.raw("CONNECT other.example.net:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+	if status, body := b.status(r); status != http.StatusForbidden || !strings.Contains(body, "forward.connect") {
+		t.Errorf("without tunnels: got %d %q", status, body)
+	}
+	if !b.connect.Intercepts("Mirror.example.org:443") || b.connect.Intercepts("other.example.net:443") {
+		t.Error("Intercepts says otherwise than ServeHTTP does")
+	}
+}
+
+func TestUnreachableFarEndIsAnError(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	l.Close()
+	b := newConnectBench(t, nobody)
+	_, r := b.raw("CONNECT other.example.net:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+	if status, body := b.status(r); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d %q, want 503", status, body)
+	}
+}
+
+// A host that was configured after the CA was made has to go on working.
+func TestHostBeyondTheConstraintIsTunnelled(t *testing.T) {
+	far := httptest.NewTLSServer(http.HandlerFunc(serveContent))
+	defer far.Close()
+	b := newConnectBench(t, far.Listener.Addr().String())
+	for range 2 {
+		conn, r := b.raw("CONNECT late.example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+		if status, body := b.status(r); status != http.StatusOK {
+			t.Fatalf("CONNECT: %d %s", status, body)
+		}
+		tlsConn := tls.Client(conn, &tls.Config{ServerName: "example.com", RootCAs: far.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs})
+		if err := tlsConn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(b.logged.String(), "late.example.org"); n != 1 {
+		t.Errorf("the host is named %d times in the log, want once:\n%s", n, b.logged)
+	}
+}
+
+func TestShutdownDoesNotHang(t *testing.T) {
+	far := listen(t, func(conn *net.TCPConn) { io.Copy(io.Discard, conn) })
+	b := newConnectBench(t, far)
+	c := b.client(b.ca.testPool())
+	do(t, c, "GET", "https://mirror.example.org/x", nil) // leaves an idle connection
+	_, r := b.raw("CONNECT other.example.net:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+	if status, _ := b.status(r); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	b.waitForTunnels(1)
+	ctx, cancel := context.WithTimeout(t.Context(), testPatience)
+	defer cancel()
+	if err := b.connect.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown with nothing under way: %v", err)
+	}
+	if _, err := r.ReadByte(); err == nil {
+		t.Error("the tunnel is still open")
+	}
+	b.waitForTunnels(0)
+	_, r = b.raw("CONNECT other.example.net:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+	if status, _ := b.status(r); status != http.StatusServiceUnavailable {
+		t.Errorf("a tunnel after Shutdown: got %d", status)
+	}
+	if _, err := c.Get("https://mirror.example.org/x"); err == nil {
+		t.Error("an intercepted request was answered after Shutdown")
+	}
+}
+
+func TestShutdownCutsBusyTunnelsAtItsDeadline(t *testing.T) {
+	far := listen(t, func(conn *net.TCPConn) {
+		for {
+			if _, err := conn.Write([]byte("x")); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	b := newConnectBench(t, far)
+	_, r := b.raw("CONNECT other.example.net:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+	if status, _ := b.status(r); status != http.StatusOK {
+		t.Fatal(status)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), tunnelQuiet+tunnelQuiet/2)
+	defer cancel()
+	if err := b.connect.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown: got error %v, want its deadline: the tunnel carried bytes all along", err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("reading to the end of the tunnel: %v", err)
+	}
+	b.waitForTunnels(0)
 }
