@@ -379,14 +379,16 @@ func (e *fetchErrors) result(path string) error {
 func (m *Mirror) openBlob(d chantal.Digest) (io.ReadSeekCloser, cas.Blob, error) {
 	file, blob, err := m.Store.Open(d)
 	if err != nil {
-		return nil, blob, fmt.Errorf("opening blob %s: %w", d, err)
+		// Whoever names a blob relies on it: that it is not there is damage,
+		// not an answer.
+		return nil, blob, fmt.Errorf("the store lacks a blob that it should have: %v", err)
 	}
 	return file, blob, nil
 }
 
 // readBlob returns a small blob whole.
 func (m *Mirror) readBlob(d chantal.Digest) ([]byte, error) {
-	f, b, err := m.Store.Open(d)
+	f, b, err := m.openBlob(d)
 	if err != nil {
 		return nil, err
 	}

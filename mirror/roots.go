@@ -154,7 +154,7 @@ func (t *tree) fetchRoots(ctx context.Context, base int, had state) (*rootSet, e
 	set := &rootSet{base: base, body: map[string][]byte{}}
 	main := -1
 	for i, p := range t.Roots {
-		err := t.fetchRoot(ctx, set, p, had.gen.Root(p))
+		err := t.gather(ctx, set, p, had.gen.Root(p))
 		if err == nil {
 			main = i
 			break
@@ -170,7 +170,7 @@ func (t *tree) fetchRoots(ctx context.Context, base int, had state) (*rootSet, e
 	}
 	others := t.Roots[main+1:]
 	for _, p := range others {
-		if err := t.fetchRoot(ctx, set, p, had.gen.Root(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := t.gather(ctx, set, p, had.gen.Root(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
@@ -192,66 +192,65 @@ func (t *tree) fetchRoots(ctx context.Context, base int, had state) (*rootSet, e
 // changed asks again for the main root of a set: errChanged when upstream has
 // another one by now.
 func (t *tree) changed(ctx context.Context, set *rootSet) error {
-	again := &rootSet{base: set.base, body: map[string][]byte{}}
 	main := set.files[0]
-	if err := t.fetchRoot(ctx, again, main.Path, &main); err != nil {
+	again, _, err := t.fetchRoot(ctx, set.base, main.Path, &main)
+	if err == nil && again.Digest != main.Digest {
+		err = errChanged
+	}
+	return err
+}
+
+// gather fetches one root into the set.
+func (t *tree) gather(ctx context.Context, set *rootSet, p string, have *chantal.RootFile) error {
+	f, body, err := t.fetchRoot(ctx, set.base, p, have)
+	if err == nil && body == nil {
+		body, err = t.repo.m.readBlob(f.Digest)
+	}
+	if err != nil {
 		return err
 	}
-	if again.files[0].Digest != main.Digest {
-		return errChanged
-	}
+	set.files = append(set.files, f)
+	set.body[p] = body
 	return nil
 }
 
-// fetchRoot fetches one root into the set. have, when not nil, is the one known
-// already: it is asked for conditionally and kept when upstream confirms it.
-func (t *tree) fetchRoot(ctx context.Context, set *rootSet, p string, have *chantal.RootFile) error {
+// fetchRoot fetches one root. have, when not nil, is the one known already: it
+// is asked for conditionally, and returned without a body when upstream
+// confirms it.
+func (t *tree) fetchRoot(ctx context.Context, base int, p string, have *chantal.RootFile) (chantal.RootFile, []byte, error) {
 	m, r := t.repo.m, t.repo
-	req := &fetch.Request{Repo: r.Name, URL: r.upstream(p)[set.base], NoCache: true}
+	req := &fetch.Request{Repo: r.Name, URL: r.upstream(p)[base], NoCache: true}
 	limit := int64(maxRoot)
 	ingest, _ := r.Format.(chantal.Ingester)
 	if ingest != nil {
 		req.Accept, limit = ingest.Accept(), ingest.Limit(p)
 	}
-	if have != nil && (have.ETag != "" || !have.Modified.IsZero()) {
+	if have != nil {
 		req.ETag, req.Modified = have.ETag, have.Modified
 	}
 	resp, err := m.Source.Fetch(ctx, req)
 	if err != nil {
-		return err
+		return chantal.RootFile{}, nil, err
 	}
 	defer resp.Body.Close()
 	if resp.Status == http.StatusNotModified && have != nil {
-		body, err := m.readBlob(have.Digest)
-		if err != nil {
-			return err
-		}
-		set.add(*have, body)
-		return nil
+		return *have, nil, nil
 	}
 	if err := statusError(resp, req.URL); err != nil {
-		return err
+		return chantal.RootFile{}, nil, err
 	}
 	body, err := readAll(resp, limit)
-	if err != nil {
-		return &chantal.UpstreamError{URL: req.URL, Err: err}
+	if err == nil && ingest != nil {
+		body, err = ingest.Ingest(p, resp.URL, resp.Type, body)
 	}
-	if ingest != nil {
-		if body, err = ingest.Ingest(p, resp.URL, resp.Type, body); err != nil {
-			return &chantal.UpstreamError{URL: req.URL, Err: err}
-		}
+	if err != nil {
+		return chantal.RootFile{}, nil, &chantal.UpstreamError{URL: redact(req.URL), Err: err}
 	}
 	sum := sha256.Sum256(body)
-	set.add(chantal.RootFile{
+	return chantal.RootFile{
 		Path: p, Digest: chantal.Digest("sha256:" + hex.EncodeToString(sum[:])), Size: int64(len(body)),
-		ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: resp.URL,
-	}, body)
-	return nil
-}
-
-func (s *rootSet) add(f chantal.RootFile, body []byte) {
-	s.files = append(s.files, f)
-	s.body[f.Path] = body
+		ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: redact(resp.URL),
+	}, body, nil
 }
 
 // readAll reads a body of at most limit bytes, all of it.
@@ -271,6 +270,9 @@ func readAll(resp *fetch.Response, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("more than the %d bytes that such a file may have", limit)
 	case resp.Size >= 0 && n != resp.Size:
 		return nil, fmt.Errorf("ended after %d of %d bytes", n, resp.Size)
+	}
+	if n == 0 {
+		return []byte{}, nil // nil stands for "as before"
 	}
 	return b.Bytes(), nil
 }
