@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"chantal"
@@ -178,17 +180,39 @@ func (l *lines) from(off int64) iter.Seq2[string, error] {
 	}
 }
 
-// each yields every promise of the file.
-func (l *lines) each() iter.Seq2[chantal.Promise, error] {
-	return func(yield func(chantal.Promise, error) bool) {
-		for line, err := range l.from(0) {
-			var p chantal.Promise
-			if err == nil {
-				p, err = parseLine(line)
+// each yields what counts of every promise: its digests as they are written,
+// its size and its kind. The bytes are valid until the next one.
+func (l *lines) each() iter.Seq2[brief, error] {
+	return func(yield func(brief, error) bool) {
+		r := bufio.NewReaderSize(io.NewSectionReader(l, 0, l.size), 256<<10)
+		for {
+			line, err := r.ReadSlice('\n')
+			if err == io.EOF {
+				return
 			}
-			if !yield(p, err) || err != nil {
+			var b brief
+			if err == nil {
+				_, rest, _ := bytes.Cut(line, tab)
+				digests, rest, _ := bytes.Cut(rest, tab)
+				size, rest, _ := bytes.Cut(rest, tab)
+				b.digests = digests
+				b.size, err = strconv.ParseInt(string(size), 10, 64)
+				if len(rest) > 0 {
+					b.kind = chantal.Kind(rest[0] - '0')
+				}
+			}
+			if !yield(b, err) || err != nil {
 				return
 			}
 		}
 	}
 }
+
+// brief is a promise reduced to what is counted.
+type brief struct {
+	digests []byte // separated by spaces
+	size    int64
+	kind    chantal.Kind
+}
+
+var tab = []byte{'\t'}

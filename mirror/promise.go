@@ -31,11 +31,12 @@ type lookupKey struct{ view, path string }
 
 // found is where a path is promised.
 type found struct {
-	promise chantal.Promise
-	tree    string
-	number  int
-	ok      bool
-	inRoot  bool // the root itself promises it: an index, or a file of a project page
+	promise  chantal.Promise
+	tree     string
+	number   int
+	observed time.Time
+	ok       bool
+	inRoot   bool // the root itself promises it: an index, or a file of a project page
 }
 
 // parseListing reads the promises of all roots; body holds them by path.
@@ -109,7 +110,7 @@ func (r *Repo) promised(s state, class chantal.Class) (found, error) {
 		return found{}, err
 	}
 	hit := func(p chantal.Promise, inRoot bool) (found, error) {
-		return found{promise: p, tree: s.Tree, number: s.Generation, ok: true, inRoot: inRoot}, nil
+		return found{promise: p, tree: s.Tree, number: s.Generation, observed: s.Observed, ok: true, inRoot: inRoot}, nil
 	}
 	if i, ok := l.path[class.Path]; ok && agrees(&l.all[i], class.Digest) {
 		return hit(l.all[i], true)

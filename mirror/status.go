@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -32,7 +33,10 @@ func (r *Repo) Status(ctx context.Context) (Status, error) {
 		return Status{}, err
 	}
 	s := Status{Trees: len(names), Reachable: true}
-	count := &counter{repo: r, status: &s, seen: map[chantal.Digest]bool{}}
+	count, err := r.counter(&s)
+	if err != nil {
+		return s, err
+	}
 	for _, name := range names {
 		if ctx.Err() != nil {
 			return s, ctx.Err()
@@ -94,7 +98,13 @@ func (r *Repo) health(s *Status) {
 type counter struct {
 	repo   *Repo
 	status *Status
+	stored map[chantal.Digest]struct{}
 	seen   map[chantal.Digest]bool
+}
+
+func (r *Repo) counter(s *Status) (*counter, error) {
+	stored, err := r.m.Store.Digests()
+	return &counter{r, s, stored, map[chantal.Digest]bool{}}, err
 }
 
 func (c *counter) head(s state, lone bool) {
@@ -109,45 +119,65 @@ func (c *counter) head(s state, lone bool) {
 		c.status.Errors = append(c.status.Errors, s.Tree+": "+err.Error())
 		return
 	}
-	for i := range l.all {
-		c.promise(&l.all[i])
+	for _, p := range l.all {
+		c.promise(p.Digests, p.Size, p.Kind)
 	}
 	for _, i := range l.indexes {
-		blob, err := c.repo.stored(&l.all[i])
-		if err != nil {
-			continue
-		}
-		lines, err := c.repo.lines(l.all[i].Path, blob)
-		if err != nil {
+		if err := c.index(&l.all[i]); err != nil {
 			c.status.Errors = append(c.status.Errors, err.Error())
-			continue
 		}
-		for p, err := range lines.each() {
-			if err != nil {
-				break
-			}
-			c.promise(&p)
-		}
-		lines.Close()
 	}
 }
 
-func (c *counter) promise(p *chantal.Promise) {
-	if len(p.Digests) == 0 || c.seen[p.Digests[0]] {
+func (c *counter) index(p *chantal.Promise) error {
+	blob, err := c.repo.stored(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	lines, err := c.repo.lines(p.Path, blob)
+	if err != nil {
+		return err
+	}
+	defer lines.Close()
+	var digests []chantal.Digest
+	for b, err := range lines.each() {
+		if err != nil {
+			return err
+		}
+		digests = digests[:0]
+		for d := range bytes.FieldsSeq(b.digests) {
+			digests = append(digests, chantal.Digest(d))
+		}
+		c.promise(digests, b.size, b.kind)
+	}
+	return nil
+}
+
+func (c *counter) promise(digests []chantal.Digest, size int64, kind chantal.Kind) {
+	if len(digests) == 0 || c.seen[digests[0]] {
 		return
 	}
-	c.seen[p.Digests[0]] = true
-	if p.Kind == chantal.Artifact {
+	c.seen[digests[0]] = true
+	if kind == chantal.Artifact {
 		c.status.Known++
 	}
-	blob, err := c.repo.stored(p)
-	if err != nil {
+	p := chantal.Promise{Digests: digests, Size: size}
+	if d := p.SHA256(); d == "" {
+		blob, err := c.repo.stored(&p)
+		if err != nil {
+			return
+		}
+		size = blob.Size
+	} else if _, ok := c.stored[d]; !ok {
 		return
 	}
-	if p.Kind == chantal.Artifact {
+	if kind == chantal.Artifact {
 		c.status.Cached++
 	}
-	c.status.Bytes += blob.Size
+	c.status.Bytes += max(size, 0)
 }
 
 func (c *counter) blob(d chantal.Digest, size int64) {
@@ -165,7 +195,10 @@ func (r *Repo) Frozen(ctx context.Context, at time.Time) (trees, known, present 
 		return 0, 0, 0, err
 	}
 	s := Status{}
-	count := &counter{repo: r, status: &s, seen: map[chantal.Digest]bool{}}
+	count, err := r.counter(&s)
+	if err != nil {
+		return 0, 0, 0, err
+	}
 	for _, name := range names {
 		if ctx.Err() != nil {
 			return 0, 0, 0, ctx.Err()
@@ -186,6 +219,7 @@ type Explanation struct {
 	Generation int              `json:"generation,omitempty"`
 	Digests    []chantal.Digest `json:"digests,omitempty"`
 	Size       int64            `json:"size,omitempty"`
+	Observed   time.Time        `json:"observed,omitzero"`
 	Stored     bool             `json:"stored"`
 	Upstream   []string         `json:"upstream,omitempty"`
 	Verdict    string           `json:"verdict"`
@@ -216,6 +250,7 @@ func (r *Repo) Explain(ctx context.Context, path string, at time.Time) (Explanat
 	}
 	p := hit.promise
 	e.Kind, e.Tree, e.Generation, e.Digests, e.Size = p.Kind.String(), hit.tree, hit.number, p.Digests, p.Size
+	e.Observed = hit.observed
 	places, err := (&flight{repo: r, promise: p}).places()
 	for _, u := range places {
 		e.Upstream = append(e.Upstream, redact(u))
@@ -258,6 +293,7 @@ func (r *Repo) explainTree(e Explanation, tree, path string, at time.Time) (Expl
 		e.Verdict = "not part of the generation"
 		return e, nil
 	}
+	e.Observed = s.Observed
 	e.Generation, e.Stored, e.Size, e.Digests = s.Generation, true, root.Size, []chantal.Digest{root.Digest}
 	e.Verdict = "observed " + instant(s.Observed) + " and stored"
 	return e, nil

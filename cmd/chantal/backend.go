@@ -103,6 +103,7 @@ type (
 		Labels map[string]string `json:"labels,omitempty"`
 		Note   string            `json:"note,omitempty"`
 		Force  bool              `json:"force,omitempty"` // take the name of a deleted snapshot
+		Brief  bool              `json:"brief,omitempty"` // the report goes without counts
 	}
 
 	snapshotReport struct {
@@ -116,10 +117,16 @@ type (
 	}
 
 	snapshotRepo struct {
-		Repo    string `json:"repo"`
-		Trees   int    `json:"trees"`
-		Known   int    `json:"artifacts_known"`
-		Present int    `json:"artifacts_present"`
+		Repo string `json:"repo"`
+		*SnapshotCount
+	}
+
+	// SnapshotCount is exported for encoding/json alone. It takes reading every index of the snapshot; lists go
+	// without it.
+	SnapshotCount struct {
+		Trees   int `json:"trees"`
+		Known   int `json:"artifacts_known"`
+		Present int `json:"artifacts_present"`
 	}
 
 	// explanation says what a URL resolves to. Fields that do not apply are

@@ -103,7 +103,7 @@ func (s *shelf) CreateSnapshot(ctx context.Context, r createRequest, progress fu
 	progress("waiting for 1 file")
 	snapshot := snapshotReport{
 		Name: r.Name, Created: noon, Labels: r.Labels, Note: r.Note,
-		Repos: []snapshotRepo{{Repo: "debian", Trees: 2, Known: 5, Present: 2}},
+		Repos: []snapshotRepo{{"debian", &SnapshotCount{2, 5, 2}}},
 	}
 	s.snapshots[r.Name] = snapshot
 	return snapshot, nil

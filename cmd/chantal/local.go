@@ -179,11 +179,11 @@ func (l *local) report(ctx context.Context, s catalog.Snapshot) (snapshotReport,
 		if repo == nil {
 			continue
 		}
-		var err error
-		row := &r.Repos[i]
-		if row.Trees, row.Known, row.Present, err = repo.Frozen(ctx, f.At); err != nil {
+		trees, known, present, err := repo.Frozen(ctx, f.At)
+		if err != nil {
 			return r, err
 		}
+		r.Repos[i].SnapshotCount = &SnapshotCount{trees, known, present}
 	}
 	return r, nil
 }
@@ -208,6 +208,9 @@ func (l *local) CreateSnapshot(ctx context.Context, r createRequest, progress fu
 	s, err := l.names.Create(ctx, q, progress)
 	if err != nil {
 		return snapshotReport{}, snapshotFailure(err)
+	}
+	if r.Brief {
+		return outline(s), nil
 	}
 	return l.report(ctx, s)
 }
@@ -253,7 +256,7 @@ func (l *local) Explain(ctx context.Context, raw string) (explanation, error) {
 	}
 	e := explanation{
 		URL: raw, OK: x.Status == http.StatusOK, Status: x.Status, Repo: x.Repo, Ref: x.Ref, Path: x.Path,
-		Kind: x.Kind, Tree: x.Tree, Generation: x.Generation, Size: x.Size, Stored: x.Stored, Mirrors: x.Upstream,
+		Kind: x.Kind, Tree: x.Tree, Generation: x.Generation, Observed: x.Observed, Size: x.Size, Stored: x.Stored, Mirrors: x.Upstream,
 		Reason: x.Reason, Next: x.Next,
 	}
 	if len(x.Digests) > 0 {

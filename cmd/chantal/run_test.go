@@ -120,7 +120,7 @@ func TestJSONShapes(t *testing.T) {
 }
 
 func TestFlagsStandAnywhere(t *testing.T) {
-	want := createRequest{Name: "day1", Repos: []string{"a", "b"}, Labels: map[string]string{"k": "v,w", "l": "="}, Note: "-x"}
+	want := createRequest{Name: "day1", Repos: []string{"a", "b"}, Labels: map[string]string{"k": "v,w", "l": "="}, Note: "-x", Brief: true}
 	for _, line := range []string{
 		"snapshot create day1 --repo a --repo b --label k=v,w --label l== --note -x --quiet",
 		"--quiet snapshot create --repo a --label=k=v,w --note -x day1 --repo=b --label l==",

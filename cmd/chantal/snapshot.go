@@ -67,7 +67,7 @@ func (s *snapshotReport) labels() string {
 func createSnapshot(c *cli.Context, env *environment) error {
 	request := createRequest{
 		Name: c.Args().First(), Repos: c.StringSlice("repo"), At: c.String("at"),
-		Note: c.String("note"), Force: c.Bool("force"),
+		Note: c.String("note"), Force: c.Bool("force"), Brief: !env.json,
 	}
 	for _, label := range c.StringSlice("label") {
 		key, value, ok := strings.Cut(label, "=")
@@ -120,7 +120,11 @@ func showSnapshot(c *cli.Context, env *environment, b backend) error {
 	}
 	t := table{header: []string{"REPO", " TREES", " ARTIFACTS", " PRESENT"}}
 	for _, r := range s.Repos {
-		t.add(r.Repo, number(r.Trees), number(r.Known), number(r.Present))
+		count := SnapshotCount{}
+		if r.SnapshotCount != nil {
+			count = *r.SnapshotCount
+		}
+		t.add(r.Repo, number(count.Trees), number(count.Known), number(count.Present))
 	}
 	return env.printTable(t)
 }

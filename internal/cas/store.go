@@ -289,6 +289,34 @@ func (s *Store) Walk(yield func(Blob) error) error {
 	return nil
 }
 
+// Digests returns the digests of all blobs, for those who have many to look up.
+// It reads the folders' names only.
+func (s *Store) Digests() (map[chantal.Digest]struct{}, error) {
+	all := map[chantal.Digest]struct{}{}
+	s.mu.Lock()
+	for d := range s.pending {
+		all[d] = struct{}{}
+	}
+	s.mu.Unlock()
+	for i := range 256 {
+		dir, err := os.Open(filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", i)))
+		if err != nil {
+			return nil, fmt.Errorf("listing blobs: %w", err)
+		}
+		names, err := dir.Readdirnames(-1)
+		dir.Close()
+		if err != nil {
+			return nil, fmt.Errorf("listing blobs: %w", err)
+		}
+		for _, name := range names {
+			if len(name) == 64 {
+				all[chantal.Digest("sha256:"+name)] = struct{}{}
+			}
+		}
+	}
+	return all, nil
+}
+
 func blobOf(d chantal.Digest, fi fs.FileInfo) Blob {
 	return Blob{Digest: d, Size: fi.Size(), Modified: fi.ModTime().UTC().Truncate(time.Second)}
 }

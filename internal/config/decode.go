@@ -244,9 +244,30 @@ func (d *decoder) scalar(n ast.Node) (text string, pos *token.Position, good boo
 	case ast.ScalarNode:
 		text, good = d.expand(n.GetToken().Value, pos)
 		return text, pos, good
+	case ast.MapNode:
+		if text, split := splitScalar(n); split {
+			text, good = d.expand(text, pos)
+			return text, pos, good
+		}
 	}
 	d.fail(pos, "one value is wanted here, not a %s", strings.ToLower(n.Type().String()))
 	return "", pos, false
+}
+
+// splitScalar puts a value together again that the parser took for a mapping:
+// in a list within braces it splits http://host:8080/ at the port, although
+// only a colon before white space makes a mapping (YAML 1.2, 7.3.3).
+func splitScalar(n ast.MapNode) (string, bool) {
+	it := n.MapRange()
+	if !it.Next() {
+		return "", false
+	}
+	key, value := it.Key().GetToken(), it.Value().GetToken()
+	if it.Next() || key.Position.Line != value.Position.Line ||
+		key.Position.Column+len([]rune(key.Value))+1 != value.Position.Column {
+		return "", false
+	}
+	return key.Value + ":" + value.Value, true
 }
 
 // items returns the entries of a list. A list that is wanted but not written
