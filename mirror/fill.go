@@ -107,7 +107,8 @@ func waitDone(ctx context.Context, g *cas.Growing) error {
 }
 
 // next waits until ready accepts an attempt later than prev, and returns it; or
-// until the flight has ended without one.
+// until the flight has ended without one: nil and no error where the store had
+// the file already.
 func (f *flight) next(ctx context.Context, prev *cas.Growing, ready func(*cas.Growing) error) (*cas.Growing, error) {
 	for {
 		f.mu.Lock()
@@ -124,9 +125,6 @@ func (f *flight) next(ctx context.Context, prev *cas.Growing, ready func(*cas.Gr
 			continue
 		}
 		if ended {
-			if err == nil {
-				err = fmt.Errorf("%s: %w", f.promise.Path, fs.ErrNotExist)
-			}
 			return nil, err
 		}
 		select {
@@ -148,6 +146,13 @@ func (f *flight) open(ctx context.Context) (io.ReadSeekCloser, cas.Blob, error) 
 	})
 	if err != nil {
 		return nil, cas.Blob{}, err
+	}
+	if g == nil {
+		blob, err := f.repo.stored(&f.promise)
+		if err != nil {
+			return nil, cas.Blob{}, err
+		}
+		return f.m.openBlob(blob.Digest)
 	}
 	select {
 	case <-g.Done():
@@ -187,13 +192,17 @@ func (f *flight) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Another flight may have ended after the caller had looked in the store.
+	if _, err := f.repo.stored(&f.promise); err == nil {
+		return nil
+	}
 	var errs fetchErrors
-	for _, u := range places {
+	for i, u := range places {
 		resp, err := f.m.Source.Fetch(ctx, &fetch.Request{Repo: f.repo.Name, URL: u})
 		if err == nil {
 			if err = statusError(resp, u); err != nil {
 				resp.Body.Close()
-			} else if _, err = f.take(ctx, resp); err == nil {
+			} else if _, err = f.take(ctx, resp, places[i+1:]); err == nil {
 				return nil
 			}
 		}
@@ -249,8 +258,9 @@ func (r *Repo) mayLink(raw string) error {
 }
 
 // take reads one upstream's answer into a growing file and verifies it. It
-// takes the download up again where it broke off. It closes resp's body.
-func (f *flight) take(ctx context.Context, resp *fetch.Response) (cas.Blob, error) {
+// takes the download up again where it broke off, there or at the places that
+// follow. It closes resp's body.
+func (f *flight) take(ctx context.Context, resp *fetch.Response, others []string) (cas.Blob, error) {
 	p := &f.promise
 	body := resp.Body
 	defer func() { body.Close() }()
@@ -275,7 +285,7 @@ func (f *flight) take(ctx context.Context, resp *fetch.Response) (cas.Blob, erro
 		if err == nil || try == resumes || ctx.Err() != nil || !broken(err) {
 			break
 		}
-		again, ok := f.resume(ctx, resp, g.Written())
+		again, ok := f.resume(ctx, resp, others, g.Written())
 		if !ok {
 			break
 		}
@@ -283,11 +293,28 @@ func (f *flight) take(ctx context.Context, resp *fetch.Response) (cas.Blob, erro
 		body = again
 	}
 	if err != nil {
+		err = f.explained(err, resp, g.Written())
 		g.Abort(err)
 		return cas.Blob{}, err
 	}
 	return g.Commit()
 }
+
+// explained says of a body that broke off for good who is to blame: upstream's
+// file is another one where the body ended as it should, else the way to it.
+func (f *flight) explained(err error, resp *fetch.Response, got int64) error {
+	var known *chantal.UpstreamError
+	switch {
+	case !broken(err) || errors.As(err, &known) || errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, errEarly) && f.promise.Size >= 0 && resp.Size < 0:
+		return &chantal.MismatchError{Path: f.promise.Path, Want: fmt.Sprint(f.promise.Size, " bytes"), Got: fmt.Sprint(got, " bytes")}
+	}
+	return &chantal.UpstreamError{URL: redact(resp.URL), Err: err}
+}
+
+// errEarly is the end of a body that should go on.
+var errEarly = errors.New("ended early")
 
 // copyBody is io.CopyBuffer that keeps read and write errors apart: only a
 // broken read can be taken up again.
@@ -301,7 +328,7 @@ func copyBody(g *cas.Growing, body io.Reader, buf []byte) error {
 		}
 		if err == io.EOF {
 			if size := g.Size(); size >= 0 && g.Written() < size {
-				return &readError{fmt.Errorf("ended after %d of %d bytes", g.Written(), size)}
+				return &readError{fmt.Errorf("%w, after %d of %d bytes", errEarly, g.Written(), size)}
 			}
 			return nil
 		}
@@ -319,29 +346,43 @@ func (e *readError) Unwrap() error { return e.err }
 
 func broken(err error) bool { var r *readError; return errors.As(err, &r) }
 
-// resume asks for the rest of a body. Bytes that a digest will judge may come
-// from any state of the file; others only from the very one (If-Range).
-func (f *flight) resume(ctx context.Context, first *fetch.Response, have int64) (io.ReadCloser, bool) {
-	req := &fetch.Request{Repo: f.repo.Name, URL: first.URL, Offset: have}
+// resume asks for the rest of a body, where it began or at other places. Bytes
+// that a digest will judge may come from anywhere; others only from the very
+// state of the file that the first of them are from (If-Range).
+func (f *flight) resume(ctx context.Context, first *fetch.Response, others []string, have int64) (io.ReadCloser, bool) {
+	req := fetch.Request{Repo: f.repo.Name, URL: first.URL, Offset: have}
 	if len(f.promise.Digests) == 0 {
 		if first.ETag == "" || strings.HasPrefix(first.ETag, "W/") {
 			return nil, false
 		}
 		req.IfRange = first.ETag
+		return f.rest(ctx, req, first.Size)
 	}
-	resp, err := f.m.Source.Fetch(ctx, req)
+	for _, u := range append([]string{first.URL}, others...) {
+		req.URL = u
+		if body, ok := f.rest(ctx, req, first.Size); ok {
+			return body, true
+		}
+	}
+	return nil, false
+}
+
+// rest asks one place for the rest of a body, of which size bytes are to be
+// there in all; -1 where that is not known.
+func (f *flight) rest(ctx context.Context, req fetch.Request, size int64) (io.ReadCloser, bool) {
+	resp, err := f.m.Source.Fetch(ctx, &req)
 	if err != nil {
 		return nil, false
 	}
-	if resp.Size >= 0 && first.Size >= 0 && resp.Size != first.Size {
+	if resp.Size >= 0 && size >= 0 && resp.Size != size {
 		resp.Body.Close()
 		return nil, false
 	}
 	switch {
-	case resp.Status == 206 && resp.Offset == have:
+	case resp.Status == 206 && resp.Offset == req.Offset:
 		return resp.Body, true
 	case resp.Status == 200 && len(f.promise.Digests) > 0:
-		if _, err := io.CopyN(io.Discard, resp.Body, have); err == nil {
+		if _, err := io.CopyN(io.Discard, resp.Body, req.Offset); err == nil {
 			return resp.Body, true
 		}
 	}

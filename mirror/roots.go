@@ -354,7 +354,7 @@ func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (stat
 		f := newFlight(m, r, chantal.Promise{Path: t.Name, Size: -1}, true)
 		run.fill, run.contentType = f, resp.Type
 		close(run.live)
-		blob, err := f.take(ctx, resp)
+		blob, err := f.take(ctx, resp, nil)
 		f.finish(err)
 		if err != nil {
 			return state{}, err

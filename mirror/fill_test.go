@@ -1,0 +1,280 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"sync"
+	"testing"
+	"time"
+
+	"chantal"
+	"chantal/internal/testenv"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func sha256Of(b []byte) chantal.Digest {
+	sum := sha256.Sum256(b)
+	return chantal.Digest("sha256:" + hex.EncodeToString(sum[:]))
+}
+
+// debianWith returns a live view of a repository with one package, of which
+// the client has the metadata, and the package's path.
+func debianWith(t *testing.T, w *world, p testenv.Package, bases ...string) (*suite, *Repo, chantal.View, string) {
+	t.Helper()
+	s := newSuite(t)
+	at := s.add(p)
+	s.publish(w.up, bases...)
+	r := w.debian(bases...)
+	live := r.Live(Client{})
+	wantGet(t, live, inRelease, s.content(inRelease))
+	wantGet(t, live, packagesXZ, s.content(packagesXZ))
+	return s, r, live, at
+}
+
+func TestAWrongFileIsNeverComplete(t *testing.T) {
+	for _, kind := range []trouble{truncated, short, corrupt, tail, long, lying, portal} {
+		for name, size := range map[string]int{"small": 10_000, "large": 300_000} {
+			t.Run(string(kind)+" "+name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				s, r, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: size}, baseA)
+				w.up.fail(kind, at, -1)
+				body, f, err := get(t, live, at)
+				if err == nil {
+					t.Fatalf("%d bytes of %d were taken for the whole file", len(body), len(s.content(at)))
+				}
+				if want := s.content(at); len(body) > len(want)-64<<10 && len(body) > 0 {
+					t.Errorf("%d of %d bytes came before the digest was known to hold", len(body), len(want))
+				}
+				if size < 64<<10 && f != nil {
+					t.Errorf("a small wrong file was opened, so the client gets a cut and no error")
+				}
+				if _, err := w.store.Find(r.Name, sha256Of(s.content(at))); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("the store has it: %v", err)
+				}
+				var mismatch *chantal.MismatchError
+				var up *chantal.UpstreamError
+				if f == nil && !errors.As(err, &mismatch) && !errors.As(err, &up) {
+					t.Errorf("got the error %#v, of which nobody can tell what to do", err)
+				}
+				w.up.heal()
+				wantGet(t, live, at, s.content(at))
+			})
+		}
+	}
+}
+
+func TestTheNextMirrorIsTriedAfterTrouble(t *testing.T) {
+	for _, kind := range []trouble{missing, unavailable, down, truncated, short, corrupt, long, lying, portal} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 10_000}, baseA, baseB)
+			w.up.fail(kind, baseA+at, -1)
+			wantGet(t, live, at, s.content(at))
+			if n := len(w.up.requests(baseB + at)); n == 0 {
+				t.Error("the other mirror was not asked")
+			}
+		})
+	}
+}
+
+func TestWhatIsWrongAtAllMirrorsTellsWhatToDo(t *testing.T) {
+	var (
+		mismatch *chantal.MismatchError
+		up       *chantal.UpstreamError
+	)
+	for _, test := range []struct {
+		a, b trouble
+		is   func(error) bool
+	}{
+		{missing, missing, func(err error) bool { return errors.Is(err, fs.ErrNotExist) }},
+		{missing, down, func(err error) bool { return errors.As(err, &up) }},
+		{down, missing, func(err error) bool { return errors.As(err, &up) }},
+		{unavailable, corrupt, func(err error) bool { return errors.As(err, &mismatch) }},
+		{corrupt, missing, func(err error) bool { return errors.As(err, &mismatch) }},
+		{short, missing, func(err error) bool { return errors.As(err, &mismatch) || errors.As(err, &up) }},
+	} {
+		w := newWorld(t)
+		_, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 1000}, baseA, baseB)
+		w.up.fail(test.a, baseA+at, -1)
+		w.up.fail(test.b, baseB+at, -1)
+		if _, _, err := get(t, live, at); err == nil || !test.is(err) {
+			t.Errorf("%s and %s: got %#v", test.a, test.b, err)
+		}
+	}
+}
+
+func TestABrokenDownloadGoesOnWhereItEnded(t *testing.T) {
+	w := newWorld(t)
+	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 400_000}, baseA)
+	w.up.fail(truncated, at, 2)
+	wantGet(t, live, at, s.content(at))
+	var offsets []bool
+	for _, r := range w.up.requests(at) {
+		offsets = append(offsets, r.Offset > 0)
+	}
+	if diff := cmp.Diff([]bool{false, true, true}, offsets); diff != "" {
+		t.Errorf("requests with an offset (-want +got):\n%s", diff)
+	}
+}
+
+func TestABrokenDownloadGoesOnAtAnotherMirror(t *testing.T) {
+	w := newWorld(t)
+	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 400_000}, baseA, baseB)
+	w.up.fail(down, baseA+at, -1)
+	w.up.fail(truncated, baseA+at, 1)
+	wantGet(t, live, at, s.content(at)) // not a byte is lost to the client who follows
+	if asked := w.up.requests(baseB + at); len(asked) != 1 || asked[0].Offset == 0 {
+		t.Errorf("the other mirror was asked %+v, not once for the rest", asked)
+	}
+}
+
+func TestMetadataIsNotStreamedBeforeItsDigestHolds(t *testing.T) {
+	w := newWorld(t)
+	s := newSuite(t)
+	s.Stanzas = string(bytes.Repeat([]byte("Package: filler\nVersion: 1\nArchitecture: all\n\n"), 20_000))
+	s.publish(w.up, baseA)
+	plain := "dists/bookworm/main/binary-amd64/Packages"
+	live := w.debian(baseA).Live(Client{})
+	wantGet(t, live, inRelease, s.content(inRelease))
+	w.up.fail(stalled, plain, -1)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if f, err := live.Open(ctx, plain); err == nil {
+		f.Close()
+		t.Fatal("an index of which half has arrived was opened")
+	}
+	w.up.heal()
+	wantGet(t, live, plain, s.content(plain))
+}
+
+func TestALargeArtifactIsReadWhileItArrives(t *testing.T) {
+	w := newWorld(t)
+	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 2 << 20}, baseA)
+	w.up.fail(stalled, at, -1)
+	f, err := live.Open(t.Context(), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	first := make([]byte, 512<<10)
+	if _, err := io.ReadFull(f.Content, first); err != nil {
+		t.Fatal(err)
+	}
+	if f.Size != int64(len(s.content(at))) || f.Digest != sha256Of(s.content(at)) {
+		t.Errorf("while it arrives it has %d bytes and the digest %s", f.Size, f.Digest)
+	}
+	w.up.heal()
+	rest, err := io.ReadAll(f.Content)
+	if err != nil || !bytes.Equal(append(first, rest...), s.content(at)) {
+		t.Errorf("got %d bytes, %v", len(first)+len(rest), err)
+	}
+}
+
+func TestFiftyClientsCauseOneRequest(t *testing.T) {
+	w := newWorld(t)
+	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 300_000}, baseA)
+	w.up.fail(stalled, at, -1)
+	var clients sync.WaitGroup
+	for range 50 {
+		clients.Go(func() {
+			if got, _, err := get(t, live, at); err != nil || !bytes.Equal(got, s.content(at)) {
+				t.Errorf("got %d bytes, %v", len(got), err)
+			}
+		})
+	}
+	for len(w.up.requests(at)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	w.up.heal()
+	clients.Wait()
+	if n := len(w.up.requests(at)); n != 1 {
+		t.Errorf("upstream was asked %d times", n)
+	}
+}
+
+func TestAFillOutlivesTheClientThatBeganIt(t *testing.T) {
+	w := newWorld(t)
+	s, r, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 10_000}, baseA)
+	w.up.fail(stalled, at, -1)
+	ctx, leave := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() {
+		_, err := live.Open(ctx, at)
+		gone <- err
+	}()
+	for len(w.up.requests(at)) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	leave()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Fatalf("the client that left got %v", err)
+	}
+	w.up.heal()
+	eventually(t, "the file is stored", func() bool {
+		_, err := w.store.Find(r.Name, sha256Of(s.content(at)))
+		return err == nil
+	})
+	if n := len(w.up.requests(at)); n != 1 {
+		t.Errorf("upstream was asked %d times", n)
+	}
+}
+
+func TestASlowReaderDoesNotPaceTheOthers(t *testing.T) {
+	w := newWorld(t)
+	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 4 << 20}, baseA)
+	w.up.fail(stalled, at, -1)
+	slow, err := live.Open(t.Context(), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	if _, err := io.ReadFull(slow.Content, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	w.up.heal()
+	wantGet(t, live, at, s.content(at))
+	rest, err := io.ReadAll(slow.Content)
+	if err != nil || !bytes.Equal(rest, s.content(at)[1:]) {
+		t.Errorf("the slow one got %d bytes in the end, %v", len(rest), err)
+	}
+}
+
+func TestAFileThatWasStoredMeanwhileIsNotFetchedAgain(t *testing.T) {
+	w := newWorld(t)
+	_, r, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 1000}, baseA)
+	hit, err := live.(*liveView).lookup(t.Context(), r.Format.Classify(at))
+	if err != nil || !hit.ok {
+		t.Fatal(hit, err)
+	}
+	mustGet(t, live, at)
+	// A client that had looked before the file was stored asks only now.
+	f, err := r.openFetched(t.Context(), hit.promise, hit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if n := len(w.up.requests(at)); n != 1 {
+		t.Errorf("upstream was asked %d times", n)
+	}
+}
+
+// eventually fails the test when ok does not become true within ten seconds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 1000 {
+		if ok() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("it does not come to pass that %s", what)
+}
