@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"time"
 
@@ -35,6 +36,8 @@ type rootSet struct {
 	files []chantal.RootFile
 	body  map[string][]byte // nil for an unchanged set
 	same  bool              // the main root is the head's
+
+	failed map[string]string // roots beside the main one that could not be asked for, with the reason
 }
 
 // refreshRoots learns upstream's newest state of a tree with real roots, makes
@@ -76,9 +79,10 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	m, r := t.repo.m, t.repo
 	verdict, err := r.Format.Check(t.Tree, set.body, r.Keyring, m.Now())
 	if err != nil {
-		return state{}, fmt.Errorf("%s from %s: %w", t.Roots[0], r.bases[set.base].Redacted(), err)
+		return state{}, unusable(set.files[0].URL, err)
 	}
-	t.note(verdict.Rejected)
+	maps.Copy(set.failed, verdict.Rejected)
+	t.note(set.failed)
 	gen := chantal.Generation{Repo: r.Name, Tree: t.Name, Date: verdict.Date, Signer: verdict.Signer}
 	for _, p := range verdict.Roots {
 		for _, f := range set.files {
@@ -96,7 +100,7 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	}
 	listed, err := parseListing(r.Format, gen.Roots, set.body)
 	if err != nil {
-		return state{}, err
+		return state{}, unusable(set.files[0].URL, err)
 	}
 	if err := t.complete(ctx, listed, set, had); err != nil {
 		return state{}, err
@@ -151,7 +155,7 @@ func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state
 // fetchRoots asks one upstream for the roots of the tree. Where the main one is
 // the head's and has been for a while, the others are not asked.
 func (t *tree) fetchRoots(ctx context.Context, base int, had state) (*rootSet, error) {
-	set := &rootSet{base: base, body: map[string][]byte{}}
+	set := &rootSet{base: base, body: map[string][]byte{}, failed: map[string]string{}}
 	main := -1
 	for i, p := range t.Roots {
 		err := t.gather(ctx, set, p, had.gen.Root(p))
@@ -170,11 +174,22 @@ func (t *tree) fetchRoots(ctx context.Context, base int, had state) (*rootSet, e
 	}
 	others := t.Roots[main+1:]
 	for _, p := range others {
-		if err := t.gather(ctx, set, p, had.gen.Root(p)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
+		have := had.gen.Root(p)
+		err := t.gather(ctx, set, p, have)
+		switch {
+		case err == nil || errors.Is(err, fs.ErrNotExist):
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case unchanged && have != nil:
+			// It cannot be told at the moment; a generation does not end by that.
+			body, err := t.repo.m.readBlob(have.Digest)
+			if err != nil {
+				return nil, err
 			}
-			t.note(map[string]string{p: err.Error()})
+			set.files = append(set.files, *have)
+			set.body[p] = body
+		default:
+			set.failed[p] = err.Error()
 		}
 	}
 	if unchanged && sameRoots(set.files, had.gen.Roots) {
@@ -244,13 +259,18 @@ func (t *tree) fetchRoot(ctx context.Context, base int, p string, have *chantal.
 		body, err = ingest.Ingest(p, resp.URL, resp.Type, body)
 	}
 	if err != nil {
-		return chantal.RootFile{}, nil, &chantal.UpstreamError{URL: redact(req.URL), Err: err}
+		return chantal.RootFile{}, nil, unusable(redact(req.URL), err)
 	}
 	sum := sha256.Sum256(body)
 	return chantal.RootFile{
 		Path: p, Digest: chantal.Digest("sha256:" + hex.EncodeToString(sum[:])), Size: int64(len(body)),
 		ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: redact(resp.URL),
 	}, body, nil
+}
+
+// unusable says that upstream did answer, but with what cannot be served.
+func unusable(url string, err error) error {
+	return &chantal.UpstreamError{URL: url, Status: http.StatusOK, Err: err}
 }
 
 // readAll reads a body of at most limit bytes, all of it.

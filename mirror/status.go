@@ -84,7 +84,7 @@ func (r *Repo) health(s *Status) {
 		if !t.failed.IsZero() && !errors.Is(t.err, fs.ErrNotExist) {
 			s.Errors = append(s.Errors, t.Name+": "+t.err.Error())
 			var up *chantal.UpstreamError
-			if errors.As(t.err, &up) {
+			if errors.As(t.err, &up) && up.Status == 0 {
 				s.Reachable = false
 			}
 		}

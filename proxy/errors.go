@@ -78,6 +78,9 @@ func statusOf(err error) (status int, next string) {
 	case errors.As(err, &mismatch):
 		return http.StatusBadGateway, "upstream is probably being updated: try again; `chantal explain URL` shows what is promised"
 	case errors.As(err, &upstream):
+		if upstream.Status != 0 && upstream.Err != nil {
+			return http.StatusBadGateway, "upstream answers, but not with what a repository has there; `chantal status` shows the last errors"
+		}
 		if upstream.Status >= 400 && upstream.Status < 500 && upstream.Status != http.StatusTooManyRequests && upstream.Status != http.StatusRequestTimeout {
 			return http.StatusBadGateway, "check the upstream URL and its credentials"
 		}

@@ -35,6 +35,7 @@ type Options struct {
 	Discover   bool           // recognise repositories that are not configured
 	PassOther  bool           // fetch what belongs to no repository, instead of refusing it
 	RequireRef bool           // 407 to forward requests that name no ref
+	NoTunnel   bool           // refuse CONNECT to what is not intercepted
 	OwnNames   []string       // host names that lead to this server, lower case
 	Via        string         // the own pseudonym in Via, to see loops
 	Now        func() time.Time

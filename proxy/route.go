@@ -83,6 +83,11 @@ func (h *Handler) isOwn(r *http.Request, u *url.URL) bool {
 		return false
 	}
 	host := strings.ToLower(u.Hostname())
+	if host != ip && net.ParseIP(host) == nil {
+		if addrs, err := net.DefaultResolver.LookupHost(r.Context(), host); err == nil && slices.Contains(addrs, ip) {
+			return true
+		}
+	}
 	return host == ip || slices.Contains(h.OwnNames, host) || host == "localhost" && net.ParseIP(ip).IsLoopback()
 }
 
@@ -285,10 +290,18 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	if parsed.Name != snapshot.Live && !h.Connect.Intercepts(r.Host) {
-		h.fail(w, r, &statusError{http.StatusForbidden,
-			"under ref " + ref + " only hosts of configured repositories can be reached over https, with forward.intercept: configured; use an http:// source or a mirror URL"})
-		return
+	if !h.Connect.Intercepts(r.Host) {
+		refusal := ""
+		switch {
+		case parsed.Name != snapshot.Live:
+			refusal = "under ref " + ref + " only hosts of configured repositories can be reached over https, with forward.intercept: configured; use an http:// source or a mirror URL"
+		case h.NoTunnel:
+			refusal = "this proxy tunnels no https (forward.connect: deny); use an http:// source, http://HTTPS///host/path or a mirror URL"
+		}
+		if refusal != "" {
+			h.fail(w, r, &statusError{http.StatusForbidden, refusal})
+			return
+		}
 	}
 	h.Connect.ServeHTTP(w, r.WithContext(WithRef(r.Context(), conn{connOf(r.Context()).Conn, ref})))
 }

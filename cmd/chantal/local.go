@@ -61,11 +61,11 @@ func (l *local) Repos(ctx context.Context) ([]repoRow, error) {
 }
 
 func (l *local) configured(name string) bool {
-	return slices.ContainsFunc(l.env.config.Repos, func(c config.Repo) bool { return c.Name == name })
+	return slices.ContainsFunc(l.config.Load().Repos, func(c config.Repo) bool { return c.Name == name })
 }
 
 func (l *local) keyring(name string) string {
-	for _, c := range l.env.config.Repos {
+	for _, c := range l.config.Load().Repos {
 		if c.Name == name {
 			return c.Keyring
 		}
@@ -248,7 +248,7 @@ func snapshotFailure(err error) error {
 func (l *local) Explain(ctx context.Context, raw string) (explanation, error) {
 	server, _ := l.Server(ctx)
 	if server.Listen == "" {
-		server.Listen = l.env.config.Listen
+		server.Listen = l.config.Load().Listen
 	}
 	x, err := l.handler.Load().Explain(ctx, raw, server.Listen)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -48,7 +49,10 @@ type node struct {
 	metrics *proxy.Metrics
 	via     string
 	listens atomic.Pointer[[]netip.AddrPort] // what this process listens on
+	config  atomic.Pointer[config.Config]    // the one in force
 	handler atomic.Pointer[proxy.Handler]
+	connect *proxy.Connect
+	ca      *proxy.CA // nil without interception
 	offline bool
 }
 
@@ -84,6 +88,9 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 	})
 	n.names = snapshot.New(n.catalog, n.mirror, time.Now)
 	n.cache = httpcache.New(n.store, source, time.Now, env.log)
+	if err = n.openConnect(cfg); err != nil {
+		return n, err
+	}
 	return n, n.apply(cfg)
 }
 
@@ -154,18 +161,34 @@ func (n *node) apply(cfg *config.Config) error {
 			return err
 		}
 	}
-	return n.arrange(cfg)
+	if cfg.Cache.MaxSize > 0 {
+		n.log.Warn("cache.max_size is read, but this version evicts nothing yet")
+	}
+	n.arrange(cfg)
+	return nil
 }
 
-// arrange builds the handler for a configuration.
-func (n *node) arrange(cfg *config.Config) error {
-	o := proxy.Options{
-		Mirror: n.mirror, Names: n.names, Cache: n.cache, Metrics: n.metrics,
-		Pass:    &http.Transport{DialContext: n.egress.DialContext, DisableCompression: true, ForceAttemptHTTP2: true, ResponseHeaderTimeout: cfg.Download.Timeout},
-		API:     apiHandler(&local{n}, false),
-		Clients: cfg.Clients, Discover: cfg.Forward.Discover, PassOther: cfg.Forward.Other == config.Pass, RequireRef: cfg.Forward.RequireRef,
-		OwnNames: ownNames(cfg), Via: n.via, Now: time.Now, Log: n.log,
+// openConnect prepares for CONNECT. Interception is switched on at the start or
+// not at all: clients have to trust the CA before.
+func (n *node) openConnect(cfg *config.Config) (err error) {
+	o := proxy.ConnectOptions{
+		Intercept: func(host string) bool { return configuredHosts(n.config.Load())[host] },
+		Tunnel:    true, Dial: n.egress.DialContext, Log: n.log,
+		Inner:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.handler.Load().ServeHTTP(w, r) }),
+		Refuse: func(w http.ResponseWriter, r *http.Request, err error) { n.handler.Load().Fail(w, r, err) },
 	}
+	if cfg.Forward.Intercept == config.Configured {
+		if n.ca, err = proxy.LoadCA(n.data, slices.Sorted(maps.Keys(configuredHosts(cfg))), time.Now); err != nil {
+			return err
+		}
+		o.CA = n.ca
+	}
+	n.connect = proxy.NewConnect(o)
+	return nil
+}
+
+// configuredHosts are the host names of configured repositories.
+func configuredHosts(cfg *config.Config) map[string]bool {
 	hosts := map[string]bool{}
 	for _, c := range cfg.Repos {
 		for _, raw := range slices.Concat(c.Upstream, c.Files) {
@@ -174,27 +197,24 @@ func (n *node) arrange(cfg *config.Config) error {
 			}
 		}
 	}
-	co := proxy.ConnectOptions{
-		Intercept: func(host string) bool { return hosts[host] },
-		Tunnel:    cfg.Forward.Connect == config.Tunnel, Dial: n.egress.DialContext, Log: n.log,
-		Inner:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.handler.Load().ServeHTTP(w, r) }),
-		Refuse: func(w http.ResponseWriter, r *http.Request, err error) { n.handler.Load().Fail(w, r, err) },
+	return hosts
+}
+
+// arrange builds the handler for a configuration.
+func (n *node) arrange(cfg *config.Config) {
+	o := proxy.Options{
+		Mirror: n.mirror, Names: n.names, Cache: n.cache, Connect: n.connect, Metrics: n.metrics,
+		Pass:    &http.Transport{DialContext: n.egress.DialContext, DisableCompression: true, ForceAttemptHTTP2: true, ResponseHeaderTimeout: cfg.Download.Timeout},
+		API:     apiHandler(&local{n}, false),
+		Clients: cfg.Clients, Discover: cfg.Forward.Discover, PassOther: cfg.Forward.Other == config.Pass,
+		RequireRef: cfg.Forward.RequireRef, NoTunnel: cfg.Forward.Connect == config.Deny,
+		OwnNames: ownNames(cfg), Via: n.via, Now: time.Now, Log: n.log,
 	}
-	if cfg.Forward.Intercept == config.Configured {
-		var names []string
-		for host := range hosts {
-			names = append(names, host)
-		}
-		slices.Sort(names)
-		ca, err := proxy.LoadCA(n.data, names, time.Now)
-		if err != nil {
-			return err
-		}
-		co.CA, o.CA = ca, ca.PEM()
+	if n.ca != nil {
+		o.CA = n.ca.PEM()
 	}
-	o.Connect = proxy.NewConnect(co)
+	n.config.Store(cfg)
 	n.handler.Store(proxy.New(o))
-	return nil
 }
 
 // ownNames are the host names that lead to this server.
@@ -220,8 +240,8 @@ func (n *node) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var errs []error
-	if h := n.handler.Load(); h != nil {
-		errs = append(errs, h.Connect.Shutdown(ctx))
+	if n.connect != nil {
+		errs = append(errs, n.connect.Shutdown(ctx))
 	}
 	if n.mirror != nil {
 		errs = append(errs, n.mirror.Close(ctx))

@@ -139,18 +139,18 @@ func (s *server) wait(ctx context.Context) error {
 
 // reload reads the configuration again; one with mistakes changes nothing.
 func (s *server) reload() {
-	cfg, err := config.Load(s.env.config.File)
+	old := s.config.Load()
+	cfg, err := config.Load(old.File)
 	if err == nil {
 		err = s.apply(cfg)
 	}
 	if err != nil {
-		s.log.Error("the configuration has mistakes; the old one stays", "file", s.env.config.File, "error", err)
+		s.log.Error("the configuration has mistakes; the old one stays", "file", old.File, "error", err)
 		return
 	}
-	if cfg.Listen != s.env.config.Listen {
-		s.log.Warn("listen: takes effect at the next start", "listen", cfg.Listen)
+	if cfg.Listen != old.Listen || cfg.Data != old.Data || cfg.Forward.Intercept != old.Forward.Intercept {
+		s.log.Warn("listen:, data: and forward.intercept: take effect at the next start")
 	}
-	s.env.config = cfg
 	s.log.Info("configuration read again", "file", cfg.File)
 }
 
