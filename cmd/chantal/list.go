@@ -112,15 +112,13 @@ func listSnapshots(ctx context.Context, env *environment, b backend) error {
 	if len(snapshots) == 0 {
 		return env.nothing(ctx, b, "snapshots", "make one with chantal snapshot create")
 	}
-	t := table{header: []string{"NAME", "CREATED", "SEALED", " PRESENT", "REPOS", "LABELS"}}
+	t := table{header: []string{"NAME", "CREATED", "SEALED", "REPOS", "LABELS"}}
 	for _, s := range snapshots {
 		var names []string
-		known, present := 0, 0
 		for _, r := range s.Repos {
 			names = append(names, r.Repo)
-			known, present = known+r.Known, present+r.Present
 		}
-		t.add(s.Name, age(s.Created), yesNo(s.Sealed), fmt.Sprintf("%d/%d", present, known), strings.Join(names, ","), s.labels())
+		t.add(s.Name, age(s.Created), yesNo(s.Sealed), strings.Join(names, ","), s.labels())
 	}
 	return env.printTable(t)
 }
