@@ -21,7 +21,9 @@ func (v *liveView) lookup(ctx context.Context, class chantal.Class) (found, erro
 	if class.Digest == "" {
 		for _, name := range names {
 			if s, ok := v.m.begun(v.Repo, name, v.client); ok {
-				if hit, err := v.promised(s, class); err != nil || hit.ok {
+				view := v.Name + "#" + strconv.Itoa(s.Generation) + " " + name
+				hit, err := v.remember(view, class, func() (found, error) { return v.promised(s, class) })
+				if err != nil || hit.ok {
 					return hit, err
 				}
 			}

@@ -121,6 +121,11 @@ func (v *liveView) openRoot(ctx context.Context, class chantal.Class) (*chantal.
 	if err != nil {
 		return nil, err
 	}
+	if class.Path != head.gen.Roots[0].Path {
+		if s, ok := v.m.beside(v.Repo, head.Tree, v.client); ok {
+			return v.openRootOf(s, class, status)
+		}
+	}
 	return v.openRootOf(v.m.begin(v.Repo, head, v.client, l.plain), class, status)
 }
 
@@ -140,9 +145,13 @@ func (r *Repo) openRootOf(s state, class chantal.Class, status chantal.CacheStat
 }
 
 func (r *Repo) openBlob(d chantal.Digest) (*chantal.File, error) {
-	content, blob, err := r.m.openBlob(d)
-	if err != nil {
-		return nil, err
+	content, blob := r.m.openSmall(d)
+	if content == nil {
+		var err error
+		if content, blob, err = r.m.openBlob(d); err != nil {
+			return nil, err
+		}
+		content = r.m.keepSmall(content, blob)
 	}
 	return &chantal.File{Digest: blob.Digest, Size: blob.Size, Modified: blob.Modified, Content: content}, nil
 }
@@ -154,23 +163,35 @@ func (r *Repo) openPromised(ctx context.Context, hit found, class chantal.Class)
 	if hit.inRoot && p.Kind == chantal.Meta {
 		r.m.wants.add(r.Name, hit.tree, p.Path, r.m.Now())
 	}
-	f := &chantal.File{}
-	blob, err := r.stored(&p)
-	switch {
-	case err == nil:
-		if f, err = r.openBlob(blob.Digest); err != nil {
-			return nil, err
-		}
-	case !errors.Is(err, fs.ErrNotExist):
+	f, err := r.openStored(&p)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = r.openFetched(ctx, p, hit)
+	}
+	if err != nil {
 		return nil, err
-	default:
-		if f, err = r.openFetched(ctx, p, hit); err != nil {
-			return nil, err
-		}
 	}
 	f.Path, f.Kind, f.Tree, f.Generation = class.Path, p.Kind, hit.tree, hit.number
 	f.ByDigest = class.Digest != ""
 	return f, nil
+}
+
+// openStored opens what the store has of a promise; fs.ErrNotExist if nothing.
+func (r *Repo) openStored(p *chantal.Promise) (*chantal.File, error) {
+	if d := p.SHA256(); d != "" {
+		// The usual case: nothing to look for before it is opened.
+		f, err := r.openBlob(d)
+		if err == nil && (p.Size < 0 || f.Size == p.Size) {
+			return f, nil
+		}
+		if err == nil {
+			f.Close()
+		}
+	}
+	blob, err := r.stored(p)
+	if err != nil {
+		return nil, err
+	}
+	return r.openBlob(blob.Digest)
 }
 
 func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*chantal.File, error) {

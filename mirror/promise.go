@@ -75,7 +75,7 @@ func (l *listing) add(f chantal.Format, p chantal.Promise) {
 	if p.Kind == chantal.Meta && f.Parse(p.Path, strings.NewReader("")) != nil {
 		l.indexes = append(l.indexes, i)
 	}
-	if p.Kind == chantal.Meta && p.Alt == "" && f.Classify(p.Path).Digest == "" {
+	if p.Kind == chantal.Meta && p.URL == "" && p.Alt == "" && f.Classify(p.Path).Digest == "" {
 		l.plain = true
 	}
 }
@@ -115,7 +115,7 @@ func (r *Repo) promised(s state, class chantal.Class) (found, error) {
 	if i, ok := l.path[class.Path]; ok && agrees(&l.all[i], class.Digest) {
 		return hit(l.all[i], true)
 	}
-	if class.Digest != "" {
+	if class.Digest != "" && !foreign(class) {
 		if i, ok := l.digest[class.Digest]; ok {
 			return hit(l.all[i], true)
 		}
@@ -247,7 +247,8 @@ func (r *Repo) search(ctx context.Context, class chantal.Class, states func(yiel
 }
 
 // candidates returns the names of trees that may promise class, the most
-// likely first: those whose folder holds the path, longest first.
+// likely first: those whose folder holds the path, longest first. The caller
+// does not change them.
 func (r *Repo) candidates(class chantal.Class) ([]string, error) {
 	if class.Trees != nil {
 		return class.Trees, nil
@@ -256,13 +257,17 @@ func (r *Repo) candidates(class chantal.Class) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := slices.Clone(all)
 	rank := func(name string) int {
-		if strings.HasPrefix(class.Path, name+"/") {
+		if rest, ok := strings.CutPrefix(class.Path, name); ok && strings.HasPrefix(rest, "/") {
 			return len(name)
 		}
 		return 0
 	}
+	// A package lies in no tree's folder: nothing to sort, for every request.
+	if !slices.ContainsFunc(all, func(name string) bool { return rank(name) > 0 }) {
+		return all, nil
+	}
+	names := slices.Clone(all)
 	slices.SortStableFunc(names, func(a, b string) int { return rank(b) - rank(a) })
 	return names, nil
 }
