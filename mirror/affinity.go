@@ -86,6 +86,33 @@ func (m *Mirror) begin(r *Repo, head state, c Client, plain bool) state {
 	return chosen
 }
 
+// beside returns the generation that a request for a root beside the main one
+// (a signature) gets: the one that the client was given a moment ago, if any.
+func (m *Mirror) beside(r *Repo, tree string, c Client) (state, bool) {
+	p := m.pair(r, tree, c, false)
+	if p == nil {
+		return state{}, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := m.Now()
+	var best *binding
+	for i := range p.bindings {
+		b := &p.bindings[i]
+		same := b.conn == c.Conn
+		if now.Sub(b.bound) > bindingHold || !same && now.Sub(b.used) > bindingLull {
+			continue
+		}
+		if best == nil || same || best.conn != c.Conn && b.used.After(best.used) {
+			best = b
+		}
+	}
+	if best == nil {
+		return state{}, false
+	}
+	return best.state, true
+}
+
 // begun returns the generation of a tree that a client is held to: its
 // connection's, else the one its name used last.
 func (m *Mirror) begun(r *Repo, tree string, c Client) (state, bool) {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -33,8 +32,13 @@ type derivation struct {
 // lines is a derived file: the promises of one index as sorted lines, read by
 // binary search. Close it.
 type lines struct {
-	*os.File
+	derivedFile
 	size int64
+}
+
+type derivedFile interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // lines returns the derived file of an index, made if need be.

@@ -200,7 +200,7 @@ func (f *flight) run(ctx context.Context) error {
 	for i, u := range places {
 		resp, err := f.m.Source.Fetch(ctx, &fetch.Request{Repo: f.repo.Name, URL: u})
 		if err == nil {
-			if err = statusError(resp, u); err != nil {
+			if err = resp.Complete(); err != nil {
 				resp.Body.Close()
 			} else if _, err = f.take(ctx, resp, places[i+1:]); err == nil {
 				return nil
@@ -379,7 +379,7 @@ func (f *flight) rest(ctx context.Context, req fetch.Request, size int64) (io.Re
 		return nil, false
 	}
 	switch {
-	case resp.Status == 206 && resp.Offset == req.Offset:
+	case resp.Partial() && resp.Offset == req.Offset:
 		return resp.Body, true
 	case resp.Status == 200 && len(f.promise.Digests) > 0:
 		if _, err := io.CopyN(io.Discard, resp.Body, req.Offset); err == nil {

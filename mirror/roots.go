@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/http"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -79,7 +78,7 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	m, r := t.repo.m, t.repo
 	verdict, err := r.Format.Check(t.Tree, set.body, r.Keyring, m.Now())
 	if err != nil {
-		return state{}, unusable(set.files[0].URL, err)
+		return state{}, fetch.Unusable(set.files[0].URL, err)
 	}
 	maps.Copy(set.failed, verdict.Rejected)
 	t.note(set.failed)
@@ -100,7 +99,7 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	}
 	listed, err := parseListing(r.Format, gen.Roots, set.body)
 	if err != nil {
-		return state{}, unusable(set.files[0].URL, err)
+		return state{}, fetch.Unusable(set.files[0].URL, err)
 	}
 	if err := t.complete(ctx, listed, set, had); err != nil {
 		return state{}, err
@@ -248,10 +247,10 @@ func (t *tree) fetchRoot(ctx context.Context, base int, p string, have *chantal.
 		return chantal.RootFile{}, nil, err
 	}
 	defer resp.Body.Close()
-	if resp.Status == http.StatusNotModified && have != nil {
+	if resp.Unchanged() && have != nil {
 		return *have, nil, nil
 	}
-	if err := statusError(resp, req.URL); err != nil {
+	if err := resp.Complete(); err != nil {
 		return chantal.RootFile{}, nil, err
 	}
 	body, err := readAll(resp, limit)
@@ -259,18 +258,13 @@ func (t *tree) fetchRoot(ctx context.Context, base int, p string, have *chantal.
 		body, err = ingest.Ingest(p, resp.URL, resp.Type, body)
 	}
 	if err != nil {
-		return chantal.RootFile{}, nil, unusable(redact(req.URL), err)
+		return chantal.RootFile{}, nil, fetch.Unusable(redact(req.URL), err)
 	}
 	sum := sha256.Sum256(body)
 	return chantal.RootFile{
 		Path: p, Digest: chantal.Digest("sha256:" + hex.EncodeToString(sum[:])), Size: int64(len(body)),
 		ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: redact(resp.URL),
 	}, body, nil
-}
-
-// unusable says that upstream did answer, but with what cannot be served.
-func unusable(url string, err error) error {
-	return &chantal.UpstreamError{URL: url, Status: http.StatusOK, Err: err}
 }
 
 // readAll reads a body of at most limit bytes, all of it.
@@ -295,17 +289,6 @@ func readAll(resp *fetch.Response, limit int64) ([]byte, error) {
 		return []byte{}, nil // nil stands for "as before"
 	}
 	return b.Bytes(), nil
-}
-
-// statusError turns every status but 200 into an error.
-func statusError(resp *fetch.Response, url string) error {
-	switch resp.Status {
-	case http.StatusOK:
-		return nil
-	case http.StatusNotFound, http.StatusGone:
-		return fmt.Errorf("upstream %s answered %d: %w", url, resp.Status, fs.ErrNotExist)
-	}
-	return &chantal.UpstreamError{URL: url, Status: resp.Status}
 }
 
 func sameRoots(a, b []chantal.RootFile) bool {
@@ -357,12 +340,12 @@ func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (stat
 	for _, u := range places {
 		req.URL = u
 		resp, err := m.Source.Fetch(ctx, req)
-		if err == nil && resp.Status == http.StatusNotModified && !had.zero() {
+		if err == nil && resp.Unchanged() && !had.zero() {
 			resp.Body.Close()
 			return had, nil
 		}
 		if err == nil {
-			err = statusError(resp, u)
+			err = resp.Complete()
 			if err != nil {
 				resp.Body.Close()
 			}

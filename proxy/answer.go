@@ -58,11 +58,11 @@ func (h *Handler) open(r *http.Request, t *target, view chantal.View) (*answer, 
 		a.ref = t.repo.Name + "@" + t.ref.String()
 	}
 	frozen := !t.state.Live && f.Before.IsZero()
-	if f.ByDigest || frozen && !t.forward {
+	if f.ByDigest || frozen && t.pinned {
 		a.cache = immutable
 	}
-	if t.forward && !t.state.Live {
-		a.dated = false
+	if !t.pinned && !t.state.Live {
+		a.dated = false // the URL had other states, and will have
 	}
 	if f.Kind == chantal.Root {
 		if renderer, ok := t.repo.Format.(chantal.Renderer); ok {

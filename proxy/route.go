@@ -24,6 +24,7 @@ type target struct {
 	path    string       // in the repository, decoded
 	base    string       // the escaped URL path that the repository's own paths follow
 	ref     snapshot.Ref
+	pinned  bool // the URL itself names the ref
 	state   *snapshot.State
 	probed  error // why discovery did not recognise a repository
 }
@@ -106,7 +107,8 @@ func (h *Handler) mirrorURL(r *http.Request) (*target, error) {
 	if err != nil {
 		return nil, &statusError{http.StatusBadRequest, "the URL is not encoded properly"}
 	}
-	refText := snapshot.Live
+	refText := connOf(r.Context()).ref
+	pinned := false
 	if i := strings.IndexAny(name, "@~"); i >= 0 {
 		refText = strings.TrimPrefix(name[i:], "@")
 		if name[i] == '~' {
@@ -115,13 +117,13 @@ func (h *Handler) mirrorURL(r *http.Request) (*target, error) {
 		if refText == "" {
 			return nil, &statusError{http.StatusNotFound, "after @ comes a ref: /" + name[:i] + "@live/"}
 		}
-		name = name[:i]
+		name, pinned = name[:i], true
 	}
 	repo := h.Mirror.Repo(name)
 	if repo == nil {
 		return nil, h.noRepo(name)
 	}
-	t := &target{repo: repo, base: "/" + first + "/"}
+	t := &target{repo: repo, base: "/" + first + "/", pinned: pinned}
 	if t.path, err = decode(rest); err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -204,7 +203,7 @@ func (c *Client) ask(ctx context.Context, r *Request, start, u *url.URL) (*excha
 
 // silence is the cause of a request that was given up.
 func silence(d time.Duration) error {
-	return fmt.Errorf("it was silent for %s: %w", d, os.ErrDeadlineExceeded)
+	return fmt.Errorf("it was silent for %s: %w", d, context.DeadlineExceeded)
 }
 
 // route decides on the outbound proxy of a request.

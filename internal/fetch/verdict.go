@@ -1,0 +1,36 @@
+package fetch
+
+import (
+	"fmt"
+	"io/fs"
+	"net/http"
+
+	"chantal"
+)
+
+// Complete returns nil for an answer that is the whole file (200). For all
+// others it says what they mean for one who wants the file: fs.ErrNotExist
+// where upstream says that it has none (404, 410), else a
+// *chantal.UpstreamError.
+func (r *Response) Complete() error {
+	switch r.Status {
+	case http.StatusOK:
+		return nil
+	case http.StatusNotFound, http.StatusGone:
+		return fmt.Errorf("upstream %s answered %d: %w", r.URL, r.Status, fs.ErrNotExist)
+	}
+	return &chantal.UpstreamError{URL: r.URL, Status: r.Status}
+}
+
+// Unchanged reports whether upstream confirmed what the request's conditions
+// named (304).
+func (r *Response) Unchanged() bool { return r.Status == http.StatusNotModified }
+
+// Partial reports whether the body begins at the offset that was asked for
+// (206) and not at the start of the file.
+func (r *Response) Partial() bool { return r.Status == http.StatusPartialContent }
+
+// Unusable is the error for an answer that came, but that cannot be served.
+func Unusable(url string, err error) error {
+	return &chantal.UpstreamError{URL: url, Status: http.StatusOK, Err: err}
+}
