@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"sync"
@@ -37,77 +38,109 @@ func debianWith(t *testing.T, w *world, p testenv.Package, bases ...string) (*su
 	return s, r, live, at
 }
 
+// packages adds a package of each size for each trouble and returns their
+// paths.
+func packages(s *suite, kinds []trouble, sizes ...int) map[trouble][]string {
+	paths := map[trouble][]string{}
+	for _, kind := range kinds {
+		for _, size := range sizes {
+			p := testenv.Package{Name: fmt.Sprintf("%s-%d", kind, size), Version: "1", Size: size}
+			paths[kind] = append(paths[kind], s.add(p))
+		}
+	}
+	return paths
+}
+
 func TestAWrongFileIsNeverComplete(t *testing.T) {
-	for _, kind := range []trouble{truncated, short, corrupt, tail, long, lying, portal} {
-		for name, size := range map[string]int{"small": 10_000, "large": 300_000} {
-			t.Run(string(kind)+" "+name, func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t)
-				s, r, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: size}, baseA)
-				w.up.fail(kind, at, -1)
-				body, f, err := get(t, live, at)
-				if err == nil {
-					t.Fatalf("%d bytes of %d were taken for the whole file", len(body), len(s.content(at)))
-				}
-				if want := s.content(at); len(body) > len(want)-64<<10 && len(body) > 0 {
-					t.Errorf("%d of %d bytes came before the digest was known to hold", len(body), len(want))
-				}
-				if size < 64<<10 && f != nil {
-					t.Errorf("a small wrong file was opened, so the client gets a cut and no error")
-				}
-				if _, err := w.store.Find(r.Name, sha256Of(s.content(at))); !errors.Is(err, fs.ErrNotExist) {
-					t.Errorf("the store has it: %v", err)
-				}
-				var mismatch *chantal.MismatchError
-				var up *chantal.UpstreamError
-				if f == nil && !errors.As(err, &mismatch) && !errors.As(err, &up) {
-					t.Errorf("got the error %#v, of which nobody can tell what to do", err)
-				}
-				w.up.heal()
-				wantGet(t, live, at, s.content(at))
+	w := newWorld(t)
+	s := newSuite(t)
+	kinds := []trouble{truncated, short, corrupt, tail, long, lying, portal}
+	paths := packages(s, kinds, 10_000, 300_000)
+	s.publish(w.up, baseA)
+	live := w.debian(baseA).Live(Client{})
+	wantGet(t, live, inRelease, s.content(inRelease))
+	wantGet(t, live, packagesXZ, s.content(packagesXZ))
+	for _, kind := range kinds {
+		for _, at := range paths[kind] {
+			w.up.fail(kind, at, -1)
+			neverComplete(t, live, at, s.content(at))
+			if _, err := w.store.Find("debian", sha256Of(s.content(at))); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: the store has it: %v", at, err)
+			}
+			w.up.heal()
+			eventually(t, "the right file comes", func() bool {
+				got, _, err := get(t, live, at)
+				return err == nil && bytes.Equal(got, s.content(at))
 			})
 		}
 	}
 }
 
+// neverComplete gets a file that is wrong upstream.
+func neverComplete(t *testing.T, v chantal.View, at string, want []byte) {
+	t.Helper()
+	body, f, err := get(t, v, at)
+	if err == nil {
+		t.Fatalf("%s: %d bytes of %d were taken for the whole file", at, len(body), len(want))
+	}
+	if len(body) > 0 && len(body) > len(want)-64<<10 {
+		t.Errorf("%s: %d of %d bytes came before the digest was known to hold", at, len(body), len(want))
+	}
+	if f != nil {
+		if len(want) < 64<<10 {
+			t.Errorf("%s: a small wrong file was opened, so the client gets a cut and no error", at)
+		}
+		return
+	}
+	var mismatch *chantal.MismatchError
+	var up *chantal.UpstreamError
+	if !errors.As(err, &mismatch) && !errors.As(err, &up) {
+		t.Errorf("%s: got the error %#v, of which nobody can tell what to do", at, err)
+	}
+}
+
 func TestTheNextMirrorIsTriedAfterTrouble(t *testing.T) {
-	for _, kind := range []trouble{missing, unavailable, down, truncated, short, corrupt, long, lying, portal} {
-		t.Run(string(kind), func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t)
-			s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 10_000}, baseA, baseB)
-			w.up.fail(kind, baseA+at, -1)
-			wantGet(t, live, at, s.content(at))
-			if n := len(w.up.requests(baseB + at)); n == 0 {
-				t.Error("the other mirror was not asked")
-			}
-		})
+	w := newWorld(t)
+	s := newSuite(t)
+	kinds := []trouble{missing, unavailable, down, truncated, short, corrupt, long, lying, portal}
+	paths := packages(s, kinds, 10_000)
+	s.publish(w.up, baseA, baseB)
+	live := w.debian(baseA, baseB).Live(Client{})
+	wantGet(t, live, inRelease, s.content(inRelease))
+	wantGet(t, live, packagesXZ, s.content(packagesXZ))
+	for _, kind := range kinds {
+		at := paths[kind][0]
+		w.up.fail(kind, baseA+at, -1)
+		wantGet(t, live, at, s.content(at))
+		if n := len(w.up.requests(baseB + at)); n == 0 {
+			t.Errorf("%s: the other mirror was not asked", kind)
+		}
 	}
 }
 
 func TestWhatIsWrongAtAllMirrorsTellsWhatToDo(t *testing.T) {
-	var (
-		mismatch *chantal.MismatchError
-		up       *chantal.UpstreamError
-	)
+	isUpstream := func(err error) bool { var up *chantal.UpstreamError; return errors.As(err, &up) }
+	isMismatch := func(err error) bool { var wrong *chantal.MismatchError; return errors.As(err, &wrong) }
 	for _, test := range []struct {
 		a, b trouble
 		is   func(error) bool
 	}{
 		{missing, missing, func(err error) bool { return errors.Is(err, fs.ErrNotExist) }},
-		{missing, down, func(err error) bool { return errors.As(err, &up) }},
-		{down, missing, func(err error) bool { return errors.As(err, &up) }},
-		{unavailable, corrupt, func(err error) bool { return errors.As(err, &mismatch) }},
-		{corrupt, missing, func(err error) bool { return errors.As(err, &mismatch) }},
-		{short, missing, func(err error) bool { return errors.As(err, &mismatch) || errors.As(err, &up) }},
+		{missing, down, isUpstream},
+		{down, missing, isUpstream},
+		{unavailable, corrupt, isMismatch},
+		{corrupt, missing, isMismatch},
+		{short, missing, isMismatch},
 	} {
-		w := newWorld(t)
-		_, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 1000}, baseA, baseB)
-		w.up.fail(test.a, baseA+at, -1)
-		w.up.fail(test.b, baseB+at, -1)
-		if _, _, err := get(t, live, at); err == nil || !test.is(err) {
-			t.Errorf("%s and %s: got %#v", test.a, test.b, err)
-		}
+		t.Run(string(test.a+" "+test.b), func(t *testing.T) {
+			w := newWorld(t)
+			_, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 1000}, baseA, baseB)
+			w.up.fail(test.a, baseA+at, -1)
+			w.up.fail(test.b, baseB+at, -1)
+			if _, _, err := get(t, live, at); err == nil || !test.is(err) {
+				t.Errorf("got %#v", err)
+			}
+		})
 	}
 }
 

@@ -37,8 +37,11 @@ type world struct {
 	m       *Mirror
 }
 
+// newWorld lets the test, of which it is the only one, run beside others: most
+// of its time is spent waiting for the disk.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	t.Parallel()
 	w := &world{t: t, dir: t.TempDir(), up: newUpstream(), clock: &clock{at: time.Now()}}
 	w.start(w.clock.now, false)
 	t.Cleanup(w.stop)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -167,7 +166,7 @@ func respond(ctx context.Context, r *fetch.Request, f testenv.File, ok bool, kin
 	case kind == missing || !ok:
 		return status(404)
 	}
-	resp.ETag = fmt.Sprintf(`"%x"`, len(f.Content)) + f.Modified.Format("-150405.000000000")
+	resp.ETag = `"` + sha256Of(f.Content).Hex() + `"`
 	if r.ETag == resp.ETag {
 		return &fetch.Response{Status: 304, Size: -1, URL: r.URL, Body: io.NopCloser(strings.NewReader(""))}, nil
 	}
