@@ -28,6 +28,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -52,6 +53,10 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := dependOnSources(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "chantal"), "chantal/cmd/chantal")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
@@ -60,6 +65,22 @@ func testMain(m *testing.M) int {
 	}
 	os.Setenv("CHANTAL_E2E_BINARY", filepath.Join(dir, "chantal"))
 	return m.Run()
+}
+
+// dependOnSources looks at every source file of the module: the go command
+// keeps results of tests, and would not know that these depend on the binary.
+func dependOnSources() error {
+	return filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && d.Name() == ".git":
+			return fs.SkipDir
+		case filepath.Ext(path) == ".go" || filepath.Ext(path) == ".txtar":
+			_, err = os.Stat(path)
+		}
+		return err
+	})
 }
 
 func binary() string { return os.Getenv("CHANTAL_E2E_BINARY") }
