@@ -13,6 +13,7 @@ missing=()
 for program in "${!package[@]}"; do
 	PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("${package[$program]}")
 done
+[ -e /usr/lib/python3/dist-packages/dnf-plugins/download.py ] || missing+=(dnf-plugins-core)
 [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
