@@ -179,7 +179,7 @@ func TestDnfInstallsFromTheTree(t *testing.T) {
 				"[test]\nname=test\nbaseurl=%s/rpm\nenabled=1\ngpgcheck=0\nrepo_gpgcheck=1\ngpgkey=%s/rpm/repodata/repomd.xml.key\n", s.URL(), s.URL()))
 			args := []string{"--installroot=" + root + "/root", "--releasever=9", "-y", "--setopt=reposdir=" + root + "/repos",
 				"--setopt=cachedir=" + root + "/cache", "--setopt=persistdir=" + root + "/state", "--setopt=logdir=" + root + "/log",
-				"--setopt=skip_if_unavailable=0"}
+				"--setopt=skip_if_unavailable=0", "--disableplugin=local"}
 			run(t, nil, dnf, append(args, "install", "world")...)
 			got, err := os.ReadFile(filepath.Join(root, "root", hello.payloadPath()))
 			if err != nil {
