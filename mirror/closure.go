@@ -158,6 +158,54 @@ func (t *tree) completeState(ctx context.Context, s state) (missing []string, er
 	return missing, err
 }
 
+// Settle returns when what clients have got in whole is observed: the last
+// bytes of a file that nothing promises may reach a client a moment before its
+// state is in the catalog.
+func (m *Mirror) Settle(ctx context.Context) error {
+	for _, r := range m.Repos() {
+		for _, t := range r.trees.Values() {
+			run := t.delivered()
+			if run == nil {
+				continue
+			}
+			select {
+			case <-run.done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// delivered returns the refresh of a lone file of which the content has arrived
+// and the observation is still to be made; else nil.
+func (t *tree) delivered() *refresh {
+	t.mu.Lock()
+	run := t.running
+	t.mu.Unlock()
+	if run == nil || !t.opaque {
+		return nil
+	}
+	select {
+	case <-run.live:
+	default:
+		return nil
+	}
+	run.fill.mu.Lock()
+	g := run.fill.grow
+	run.fill.mu.Unlock()
+	if g == nil {
+		return nil
+	}
+	select {
+	case <-g.Done():
+		return run
+	default:
+		return nil
+	}
+}
+
 // Complete fetches what the repository's generations of an instant need to be
 // served from the store as a whole. It returns the paths of metadata that
 // cannot be had (any more): upstream does not have them, or ctx ended first.

@@ -3,6 +3,7 @@ package mirror
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"testing"
@@ -259,5 +260,21 @@ func TestAFileThatNothingPromisesStandsForItself(t *testing.T) {
 	w.up.put(baseA+"broken.iso", image)
 	if got, _, err := get(t, live, "broken.iso"); err == nil {
 		t.Errorf("%d bytes of a broken file were taken for the whole", len(got))
+	}
+}
+
+func TestWhatAClientHasGotIsObservedWhenItIsFrozen(t *testing.T) {
+	w := newWorld(t)
+	live := w.debian(baseA).Live(Client{})
+	for i := range 20 {
+		path := fmt.Sprintf("keys/%d.key", i)
+		w.up.put(baseA+path, []byte(path))
+		wantGet(t, live, path, []byte(path))
+		if err := w.m.Settle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.catalog.Head("debian", path); err != nil {
+			t.Fatalf("%s was read and is not observed: %v", path, err)
+		}
 	}
 }

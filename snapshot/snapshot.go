@@ -18,10 +18,14 @@ import (
 	"chantal/internal/catalog"
 )
 
-// Completer fetches what the generations of an instant need to be served
-// without upstream, and returns the paths that cannot be had. progress tells
-// people what is going on.
+// Completer makes freezing whole.
 type Completer interface {
+	// Settle returns when all that clients have got in whole is observed.
+	Settle(ctx context.Context) error
+
+	// Complete fetches what the generations of an instant need to be served
+	// without upstream, and returns the paths that cannot be had. progress
+	// tells people what is going on.
 	Complete(ctx context.Context, repo string, at time.Time, progress func(string)) (missing []string, err error)
 }
 
@@ -113,6 +117,9 @@ type Request struct {
 // lacks is fetched, at most a minute long. What cannot be had is listed in the
 // snapshot.
 func (n *Names) Create(ctx context.Context, q Request, progress func(string)) (catalog.Snapshot, error) {
+	if err := n.complete.Settle(ctx); err != nil {
+		return catalog.Snapshot{}, err
+	}
 	now, err := n.catalog.Clock()
 	if err != nil {
 		return catalog.Snapshot{}, err

@@ -24,6 +24,8 @@ type completer struct {
 	hang    bool
 }
 
+func (c *completer) Settle(ctx context.Context) error { return ctx.Err() }
+
 func (c *completer) Complete(ctx context.Context, repo string, _ time.Time, progress func(string)) ([]string, error) {
 	c.asked = append(c.asked, repo)
 	progress("completing " + repo)
