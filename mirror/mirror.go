@@ -75,7 +75,7 @@ type Mirror struct {
 	states   *lru.Cache[stateKey, state]
 	listings *lru.Cache[listingKey, *listing]
 	derived  group[*derivation]
-	small    *lru.Cache[chantal.Digest, *smallBlob]
+	small    *smallBlobs
 	bindings *lru.Cache[pairKey, *pair]
 	refused  *lru.Cache[string, refusal]
 	wants    wantSet
@@ -104,7 +104,7 @@ func New(o Options) *Mirror {
 	m.lookups, _ = lru.New[lookupKey, found](100_000)
 	m.states, _ = lru.New[stateKey, state](20_000)
 	m.listings, _ = lru.New[listingKey, *listing](512)
-	m.small, _ = lru.New[chantal.Digest, *smallBlob](smallCount)
+	m.small = newSmallBlobs()
 	m.bindings, _ = lru.New[pairKey, *pair](100_000)
 	m.refused, _ = lru.New[string, refusal](10_000)
 	m.work.Go(m.flushWants)

@@ -145,13 +145,13 @@ func (r *Repo) openRootOf(s state, class chantal.Class, status chantal.CacheStat
 }
 
 func (r *Repo) openBlob(d chantal.Digest) (*chantal.File, error) {
-	content, blob := r.m.openSmall(d)
+	content, blob := r.m.small.open(d, r.m.Now())
 	if content == nil {
 		var err error
 		if content, blob, err = r.m.openBlob(d); err != nil {
 			return nil, err
 		}
-		content = r.m.keepSmall(content, blob)
+		content = r.m.small.keep(content, blob, r.m.Now())
 	}
 	return &chantal.File{Digest: blob.Digest, Size: blob.Size, Modified: blob.Modified, Content: content}, nil
 }

@@ -3,38 +3,59 @@ package mirror
 import (
 	"bytes"
 	"io"
+	"sync"
 	"time"
 
 	"chantal"
 	"chantal/internal/cas"
+
+	lru "github.com/hashicorp/golang-lru/v2"
 )
 
 const (
-	smallSize  = 32 << 10    // bytes up to which a copy in memory costs less than opening the file again
-	smallCount = 2048        // so all copies together take 64 MiB at most
+	smallSize  = 128 << 10   // bytes up to which a copy in memory costs less than opening the file again
+	smallTotal = 64 << 20    // bytes that all copies may take together
 	smallLife  = time.Minute // after which the store is asked again: it notes uses, and may have lost the blob
 )
 
-// smallBlob is a copy of a blob in memory.
+// smallBlobs keeps copies of small blobs in memory, those that were used last.
+// It is safe for concurrent use.
+type smallBlobs struct {
+	mu    sync.Mutex
+	cache *lru.Cache[chantal.Digest, *smallBlob]
+	bytes int
+}
+
 type smallBlob struct {
 	cas.Blob
-	content []byte
+	content []byte // never changed
 	read    time.Time
 }
 
-// openSmall returns the content of a blob that is kept in memory; nil if it is
-// not.
-func (m *Mirror) openSmall(d chantal.Digest) (io.ReadSeekCloser, cas.Blob) {
-	s, ok := m.small.Get(d)
-	if !ok || m.Now().Sub(s.read) > smallLife {
-		return nil, cas.Blob{}
-	}
-	return &inMemory{*bytes.NewReader(s.content)}, s.Blob
+func newSmallBlobs() *smallBlobs {
+	s := &smallBlobs{}
+	s.cache, _ = lru.NewWithEvict(100_000, func(_ chantal.Digest, gone *smallBlob) { s.bytes -= len(gone.content) })
+	return s
 }
 
-// keepSmall returns content, kept in memory if it is small. What cannot be
-// read is left for the client to find out.
-func (m *Mirror) keepSmall(content io.ReadSeekCloser, blob cas.Blob) io.ReadSeekCloser {
+// open returns the content of a blob that is kept; nil if it is not.
+func (s *smallBlobs) open(d chantal.Digest, now time.Time) (io.ReadSeekCloser, cas.Blob) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := s.cache.Get(d)
+	if !ok {
+		return nil, cas.Blob{}
+	}
+	if now.Sub(b.read) > smallLife {
+		s.cache.Remove(d)
+		return nil, cas.Blob{}
+	}
+	return &inMemory{*bytes.NewReader(b.content)}, b.Blob
+}
+
+// keep returns content, which it closes and keeps if the blob is small. What
+// cannot be read is left for the client to find out.
+func (s *smallBlobs) keep(content io.ReadSeekCloser, blob cas.Blob, now time.Time) io.ReadSeekCloser {
 	if blob.Size > smallSize {
 		return content
 	}
@@ -44,7 +65,14 @@ func (m *Mirror) keepSmall(content io.ReadSeekCloser, blob cas.Blob) io.ReadSeek
 		return content
 	}
 	content.Close()
-	m.small.Add(blob.Digest, &smallBlob{blob, body, m.Now()})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cache.Remove(blob.Digest)
+	s.cache.Add(blob.Digest, &smallBlob{blob, body, now})
+	s.bytes += len(body)
+	for s.bytes > smallTotal {
+		s.cache.RemoveOldest()
+	}
 	return &inMemory{*bytes.NewReader(body)}
 }
 

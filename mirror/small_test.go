@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"chantal"
+	"chantal/internal/cas"
 	"chantal/internal/testenv"
 )
 
@@ -75,5 +77,34 @@ func TestReadersOfOneCopyDoNotDisturbEachOther(t *testing.T) {
 	}
 	if !bytes.Equal(append(half, rest...), want) {
 		t.Error("the first reader got other bytes")
+	}
+}
+
+func TestCopiesInMemoryStayWithinTheirLimit(t *testing.T) {
+	s := newSmallBlobs()
+	now := time.Now()
+	keep := func(i int) chantal.Digest {
+		content := bytes.Repeat([]byte{byte(i), byte(i >> 8)}, smallSize/2)
+		d := sha256Of(content)
+		s.keep(&inMemory{*bytes.NewReader(content)}, cas.Blob{Digest: d, Size: smallSize}, now)
+		return d
+	}
+	first := keep(0)
+	keep(0)
+	if s.bytes != smallSize {
+		t.Errorf("one blob kept twice takes %d bytes, want %d", s.bytes, smallSize)
+	}
+	var last chantal.Digest
+	for i := range smallTotal/smallSize + 10 {
+		last = keep(i + 1)
+	}
+	if s.bytes != smallTotal {
+		t.Errorf("copies take %d bytes, want %d", s.bytes, smallTotal)
+	}
+	if content, _ := s.open(first, now); content != nil {
+		t.Error("the first copy is still there, though others needed its place")
+	}
+	if content, _ := s.open(last, now); content == nil {
+		t.Error("the last copy is gone")
 	}
 }

@@ -198,7 +198,7 @@ func TestALargeHitIsLeftToTheKernel(t *testing.T) {
 
 // Whole answers and those that ServeContent makes have to look alike.
 func TestAHitSaysTheSameOnEveryPath(t *testing.T) {
-	files := map[string][]byte{"small.deb": []byte("a small file"), "large.deb": bytes.Repeat([]byte("large"), 20_000)}
+	files := map[string][]byte{"small.deb": []byte("a small file"), "large.deb": bytes.Repeat([]byte("large"), 40_000)}
 	url, _ := serveFiles(t, files)
 	for name, content := range files {
 		fill(t, url+name)
