@@ -26,9 +26,9 @@ var (
 // ask lets wrk ask for a URL and returns how many answers it got, in which
 // time. Any answer but 200 is an error.
 func ask(ctx context.Context, url string, conns int, d time.Duration) (float64, time.Duration, error) {
-	// wrk takes whole seconds; a timer ends it between two.
 	ctx, cancel := context.WithTimeout(ctx, d+time.Minute)
 	defer cancel()
+	// wrk knows whole seconds only.
 	seconds := strconv.Itoa(max(1, int(d.Round(time.Second).Seconds())))
 	cmd := exec.CommandContext(ctx, "wrk", "-t", strconv.Itoa(min(conns, 2)), "-c", strconv.Itoa(conns), "-d", seconds+"s", "-H", "User-Agent: "+agent, url)
 	out, err := cmd.CombinedOutput()

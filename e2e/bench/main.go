@@ -51,7 +51,7 @@ const bulk = 10 << 20
 
 func main() {
 	rounds := flag.Int("rounds", 5, "how often each server is measured; large files three times at most")
-	each := flag.Duration("each", 1500*time.Millisecond, "how long one measurement takes")
+	each := flag.Duration("each", 2*time.Second, "how long one measurement takes")
 	only := flag.String("only", "", "measure this size only: 4k, 100k or 200m")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
