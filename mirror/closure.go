@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -45,12 +46,39 @@ func (w *wantSet) of(repo, tree string) []string {
 	return paths
 }
 
-func (w *wantSet) drain() map[string]map[string]map[string]time.Time {
+// pending returns what is to be written. It stays in the set meanwhile, so that
+// a refresh sees every want in one place or the other.
+func (w *wantSet) pending() map[string]map[string]map[string]time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all := w.repo
-	w.repo = nil
+	all := map[string]map[string]map[string]time.Time{}
+	for repo, trees := range w.repo {
+		all[repo] = map[string]map[string]time.Time{}
+		for tree, paths := range trees {
+			all[repo][tree] = maps.Clone(paths)
+		}
+	}
 	return all
+}
+
+// written takes from the set what has been written of a repository and was not
+// asked for again since.
+func (w *wantSet) written(repo string, wants map[string]map[string]time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for tree, paths := range wants {
+		for p, at := range paths {
+			if w.repo[repo][tree][p].Equal(at) {
+				delete(w.repo[repo][tree], p)
+			}
+		}
+		if len(w.repo[repo][tree]) == 0 {
+			delete(w.repo[repo], tree)
+		}
+	}
+	if len(w.repo[repo]) == 0 {
+		delete(w.repo, repo)
+	}
 }
 
 // flushWants writes wanted indexes to the catalog until the mirror closes.
@@ -63,10 +91,12 @@ func (m *Mirror) flushWants() {
 		case <-m.ctx.Done():
 			open = false
 		}
-		for repo, wants := range m.wants.drain() {
+		for repo, wants := range m.wants.pending() {
 			if err := m.Catalog.Want(repo, wants); err != nil {
 				m.Log.Warn("noting which indexes are wanted", "repo", repo, "error", err)
+				continue
 			}
+			m.wants.written(repo, wants)
 		}
 	}
 }

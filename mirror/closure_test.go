@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"chantal/internal/testenv"
 
@@ -161,5 +162,25 @@ func TestARepositoryIsRecognisedOnlyByARootThatChecks(t *testing.T) {
 	w.restart(true)
 	if all, err := w.catalog.Repos(); err != nil || len(all) != 1 || all[0].Name != r.Name {
 		t.Errorf("after a restart the catalog has %v, %v", all, err)
+	}
+}
+
+func TestAWantIsInOnePlaceOrTheOtherWhileItIsWritten(t *testing.T) {
+	var w wantSet
+	now := time.Now()
+	w.add("debian", "dists/bookworm", packagesXZ, now)
+	w.add("debian", "dists/bookworm", packagesGZ, now)
+	writing := w.pending()
+	if got := w.of("debian", "dists/bookworm"); len(got) != 2 {
+		t.Errorf("while they are written the set has %v", got)
+	}
+	w.add("debian", "dists/bookworm", packagesGZ, now.Add(time.Second)) // again, meanwhile
+	w.written("debian", writing["debian"])
+	if diff := cmp.Diff([]string{packagesGZ}, w.of("debian", "dists/bookworm")); diff != "" {
+		t.Errorf("what is left (-want +got):\n%s", diff)
+	}
+	w.written("debian", w.pending()["debian"])
+	if left := w.pending(); len(left) != 0 {
+		t.Errorf("in the end the set has %v", left)
 	}
 }
