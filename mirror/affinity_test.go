@@ -12,10 +12,9 @@ const packagesPlain = "dists/bookworm/main/binary-amd64/Packages"
 
 // twoGenerations returns what two publishings of a suite held, the second of
 // them upstream, and a repository whose client began with the first.
-func twoGenerations(t *testing.T, w *world, byHash bool, first Client) (old, new testenv.Files, r *Repo) {
+func twoGenerations(t *testing.T, w *world, first Client) (old, new testenv.Files, r *Repo) {
 	t.Helper()
 	s := newSuite(t)
-	s.ByHash = byHash
 	s.add(testenv.Package{Name: "hello", Version: "1"})
 	old = s.publish(w.up, baseA)
 	r = w.debian(baseA)
@@ -33,7 +32,7 @@ func twoGenerations(t *testing.T, w *world, byHash bool, first Client) (old, new
 func TestAConnectionKeepsTheGenerationItBeganWith(t *testing.T) {
 	w := newWorld(t)
 	c := Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}
-	old, new, r := twoGenerations(t, w, false, c)
+	old, new, r := twoGenerations(t, w, c)
 	wantGet(t, r.Live(c), packagesXZ, old[packagesXZ].Content)
 	wantGet(t, r.Live(Client{Conn: &Conn{}, Name: "other"}), packagesXZ, new[packagesXZ].Content)
 	// It asks for the root again: the newest, and what belongs to it.
@@ -41,10 +40,18 @@ func TestAConnectionKeepsTheGenerationItBeganWith(t *testing.T) {
 	wantGet(t, r.Live(c), packagesXZ, new[packagesXZ].Content)
 }
 
+func TestAnIdleConnectionIsHeldNoMore(t *testing.T) {
+	w := newWorld(t)
+	c := Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}
+	_, new, r := twoGenerations(t, w, c)
+	w.clock.advance(bindingLife + time.Second)
+	wantGet(t, r.Live(c), packagesXZ, new[packagesXZ].Content)
+}
+
 func TestAnotherConnectionOfAClientJoinsItsGeneration(t *testing.T) {
 	w := newWorld(t)
 	c := Client{Conn: &Conn{}, Name: "192.0.2.1 libdnf"}
-	old, new, r := twoGenerations(t, w, false, c)
+	old, new, r := twoGenerations(t, w, c)
 	second := Client{Conn: &Conn{}, Name: c.Name}
 	wantGet(t, r.Live(second), packagesXZ, old[packagesXZ].Content)
 	w.due()
@@ -99,9 +106,16 @@ func TestAClosedConnectionHoldsNobodyForLong(t *testing.T) {
 
 func TestATreeWithHashNamesNeedsNoJoining(t *testing.T) {
 	w := newWorld(t)
-	c := Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}
-	_, new, r := twoGenerations(t, w, true, c)
-	wantGet(t, r.Live(Client{Conn: &Conn{}, Name: c.Name}), inRelease, new[inRelease].Content)
+	s := newSuite(t)
+	s.ByHash = true
+	s.publish(w.up, baseA)
+	r := w.debian(baseA)
+	r.Refresh = time.Second
+	wantGet(t, r.Live(Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}), inRelease, s.content(inRelease))
+	s.add(testenv.Package{Name: "hello", Version: "1"})
+	s.publish(w.up, baseA)
+	w.clock.advance(5 * time.Second)
+	wantGet(t, r.Live(Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}), inRelease, s.content(inRelease))
 }
 
 func TestRetainedGenerationsAnswerByHash(t *testing.T) {

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net/url"
@@ -183,4 +184,45 @@ func TestAWantIsInOnePlaceOrTheOtherWhileItIsWritten(t *testing.T) {
 	if left := w.pending(); len(left) != 0 {
 		t.Errorf("in the end the set has %v", left)
 	}
+}
+
+func TestTheFirstGenerationDoesNotWaitForPrimary(t *testing.T) {
+	w := newWorld(t)
+	_, files := newRPM(t, w)
+	w.up.fail(stalled, "primary", -1)
+	r := w.add(Settings{Name: "epel", Type: "rpm", Upstream: []string{baseRPM}})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	f, err := r.Live(Client{}).Open(ctx, repomd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if f.Digest != sha256Of(files[repomd].Content) {
+		t.Error("it is another root")
+	}
+}
+
+func TestASignatureBelongsToTheRootBesideIt(t *testing.T) {
+	w := newWorld(t)
+	key, err := testenv.NewKey("archive", time.Now().Add(-48*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, first := newRPM(t, w)
+	repo.Key = key
+	if first, err = repo.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := repo.Publish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.up.publish(baseRPM, first)
+	// Nobody checks signatures here; what is served together has to have been
+	// there together all the same.
+	w.up.then(repomd, func() { w.up.publish(baseRPM, second) })
+	live := w.add(Settings{Name: "epel", Type: "rpm", Upstream: []string{baseRPM}}).Live(Client{})
+	wantGet(t, live, repomd, second[repomd].Content)
+	wantGet(t, live, repomd+".asc", second[repomd+".asc"].Content)
 }

@@ -192,7 +192,9 @@ func TestALargeArtifactIsReadWhileItArrives(t *testing.T) {
 	w := newWorld(t)
 	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 2 << 20}, baseA)
 	w.up.fail(stalled, at, -1)
-	f, err := live.Open(t.Context(), at)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	f, err := live.Open(ctx, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +267,9 @@ func TestASlowReaderDoesNotPaceTheOthers(t *testing.T) {
 	w := newWorld(t)
 	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 4 << 20}, baseA)
 	w.up.fail(stalled, at, -1)
-	slow, err := live.Open(t.Context(), at)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	slow, err := live.Open(ctx, at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -164,6 +164,13 @@ func TestBombsAreNotReadToTheirEnd(t *testing.T) {
 	}
 }
 
+func TestAHugeDictionaryIsRefusedBeforeItIsMade(t *testing.T) {
+	header := []byte{0x5d, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	if _, err := decompress("Packages.lzma", bytes.NewReader(header), 14); err == nil || !strings.Contains(err.Error(), "dictionary") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func must(b []byte, err error) []byte {
 	if err != nil {
 		panic(err)

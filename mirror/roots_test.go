@@ -13,8 +13,15 @@ import (
 	"chantal/internal/testenv"
 )
 
-// due lets trees be old enough to be asked for again.
-func (w *world) due() { w.clock.advance(2 * time.Minute) }
+// due lets trees be old enough to be asked for again, once what clients have
+// got is observed: the clock moves faster than the disk.
+func (w *world) due() {
+	w.t.Helper()
+	if err := w.m.Settle(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.clock.advance(2 * time.Minute)
+}
 
 // started returns a suite with the package hello 1, of which a client has the
 // root and one index.

@@ -240,7 +240,7 @@ func TestRangesOfAFileThatIsStillArriving(t *testing.T) {
 	go func() { done <- s.direct("/debian/" + at) }()
 	select {
 	case g := <-done:
-		t.Errorf("before the whole was there: %d, %d bytes", g.status, len(g.body))
+		t.Fatalf("before the whole was there: %d, %d bytes", g.status, len(g.body))
 	case <-time.After(300 * time.Millisecond):
 	}
 	head := s.request(http.MethodHead, "http://"+s.addr+"/debian/"+at, "")
