@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -216,7 +217,11 @@ func TestErrorsOfForwardRequests(t *testing.T) {
 	}
 	for user, status := range map[string]int{"prod": 403, "nope": 404, "live": 403} {
 		auth := "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":x")) + "\r\n"
-		raw(s, "CONNECT", "other.example.org:443", auth).wantProblem(t, "CONNECT under "+user, status)
+		g := raw(s, "CONNECT", "other.example.org:443", auth)
+		g.wantProblem(t, "CONNECT under "+user, status)
+		if user == "prod" && !bytes.Contains(g.body, []byte("under ref prod")) {
+			t.Errorf("CONNECT under a ref: %q does not say that the ref is why", g.body)
+		}
 	}
 }
 
