@@ -209,9 +209,10 @@ func TestASignatureBelongsToTheRootBesideIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	repo, first := newRPM(t, w)
+	repo, _ := newRPM(t, w)
 	repo.Key = key
-	if first, err = repo.Publish(); err != nil {
+	first, err := repo.Publish()
+	if err != nil {
 		t.Fatal(err)
 	}
 	second, err := repo.Publish()

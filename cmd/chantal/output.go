@@ -138,5 +138,3 @@ func age(t time.Time) string {
 	}
 	return humanize.Time(t)
 }
-
-func orDash(text string) string { return cmpOr(text, "-") }

@@ -173,13 +173,13 @@ clients: [${NET:-10.0.0.0/8}, ${LOOP}]
 repos:
   - {name: "${NAME}", type: generic, upstream: ${UP}}
 `
-	c, err := Parse("f", []byte(text), environment(map[string]string{
+	_, err := Parse("f", []byte(text), environment(map[string]string{
 		"PORT": "81", "HOME": "/home/me", "LOOP": "::1", "NAME": "files", "UP": "http://mirror.example.org/{x}/# y",
 	}))
 	if err == nil {
 		t.Fatal("a URL with a fragment was accepted")
 	}
-	c, err = Parse("f", []byte(text), environment(map[string]string{
+	c, err := Parse("f", []byte(text), environment(map[string]string{
 		"PORT": "81", "HOME": "/home/me", "LOOP": "::1", "NAME": "files", "UP": "http://mirror.example.org/%7Bx: y",
 	}))
 	if err != nil {

@@ -91,7 +91,7 @@ func TestConfiguredUpstreamIsExemptButNotWhereItRedirects(t *testing.T) {
 	private := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "private") })
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/away" {
-			http.Redirect(w, r, private.URL, 302)
+			http.Redirect(w, r, private.URL, http.StatusFound)
 			return
 		}
 		fmt.Fprint(w, "configured")

@@ -70,7 +70,7 @@ func TestRedirectsThatAreErrors(t *testing.T) {
 		}
 	}
 	circle := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, "/"+r.URL.Path[2:]+r.URL.Path[1:2], 302)
+		http.Redirect(w, r, "/"+r.URL.Path[2:]+r.URL.Path[1:2], http.StatusFound)
 	})
 	if _, _, err := get(t, c, &Request{URL: circle.URL + "/abc"}); err == nil || !strings.Contains(err.Error(), "circle") {
 		t.Errorf("circle: error %v, want one that says so", err)
@@ -90,9 +90,9 @@ func TestCredentialsStayWithTheirRepositoryAndHost(t *testing.T) {
 		note("first"+r.URL.Path, r)
 		switch r.URL.Path {
 		case "/away":
-			http.Redirect(w, r, other.URL, 302)
+			http.Redirect(w, r, other.URL, http.StatusFound)
 		case "/here":
-			http.Redirect(w, r, "/end", 302)
+			http.Redirect(w, r, "/end", http.StatusFound)
 		}
 	})
 	c := newClient(t, Options{})
