@@ -317,7 +317,7 @@ type File struct {
 	ByDigest   bool      // the path itself names the digest
 	Before     time.Time // a page to be cut to the files uploaded before it; zero for none
 	Cache      CacheStatus
-	Content    io.ReadSeekCloser // an *os.File when complete; a Growing while arriving
+	Content    io.ReadSeekCloser // when complete an *os.File, or a copy in memory of a small one; a Growing while arriving
 }
 
 // Close closes the content.

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -55,6 +56,7 @@ type Settings struct {
 	Refresh    time.Duration // how long a tree is served without asking upstream again; 0 means a minute
 	Files      []string      // hosts that pages may link to beside the upstream's own; nil for any
 	Discovered bool
+	Retired    bool // no longer configured: only its past states are answered
 }
 
 // Mirror is the live image of any number of repositories. It is safe for
@@ -191,6 +193,10 @@ func (r *Repo) register() error {
 	}
 	r.known = true
 	m.repos[r.Name] = r
+	maps.DeleteFunc(m.byBase, func(_ string, other *Repo) bool { return other.Name == r.Name })
+	if r.Retired {
+		return nil
+	}
 	for _, b := range r.bases {
 		key := baseKey(b)
 		if other := m.byBase[key]; other == nil || other.Discovered || other.Name == r.Name {

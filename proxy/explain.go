@@ -70,12 +70,18 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 	if e.Explanation, err = t.repo.Explain(ctx, t.repo.Canonical(t.path), at); err != nil {
 		return failed(e, err), nil
 	}
-	e.Status = http.StatusOK
-	if !e.Stored {
-		e.Reason = e.Verdict
-		if !t.state.Live && e.Generation == 0 {
-			e.Status = http.StatusNotFound
-		}
+	if e.Stored {
+		e.Status = http.StatusOK
+		return e, nil
+	}
+	e.Reason = e.Verdict
+	switch {
+	case !t.state.Live && e.Generation == 0:
+		e.Status = http.StatusNotFound
+	case h.Mirror.Offline:
+		e.Status, e.Next = http.StatusGatewayTimeout, "the server is offline: start it without --offline to fetch it"
+	case e.Generation != 0:
+		e.Status = http.StatusOK
 	}
 	return e, nil
 }

@@ -12,6 +12,8 @@ func (h *Handler) ownPage(r *http.Request, rest string) (*target, error) {
 	name, _, _ := strings.Cut(rest, "/")
 	var page http.Handler
 	switch name {
+	case "at":
+		return h.atURL(r, rest)
 	case "healthz", "readyz":
 		page = text("ok\n", "text/plain; charset=utf-8")
 	case "metrics":
@@ -26,7 +28,7 @@ func (h *Handler) ownPage(r *http.Request, rest string) (*target, error) {
 			return nil, &statusError{http.StatusNotFound, "the API is below /-/api/v1/"}
 		}
 		page = h.API
-	case "ui", "key.asc", "at":
+	case "ui", "key.asc":
 		return nil, &statusError{http.StatusNotImplemented, "/-/" + name + " is not in this version"}
 	default:
 		return nil, &statusError{http.StatusNotFound, "/-/" + rest + " is none of /-/healthz, /-/readyz, /-/metrics, /-/ca.pem, /-/api/v1/"}

@@ -92,6 +92,9 @@ func (p *pages) get(key pageKey) (*page, bool) {
 func (p *pages) put(key pageKey, made *page) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.cache.Contains(key) {
+		return // somebody else drew it meanwhile
+	}
 	p.cache.Add(key, made)
 	p.bytes += len(made.body)
 	for p.bytes > pageBytes && p.cache.Len() > 1 {

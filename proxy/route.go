@@ -66,6 +66,14 @@ func unfoldHTTPS(u *url.URL) error {
 	return nil
 }
 
+// localAddr returns the address that the request came to.
+func localAddr(r *http.Request) string {
+	if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		return local.String()
+	}
+	return r.Host
+}
+
 // isOwn reports whether an absolute URL leads to this very server.
 func (h *Handler) isOwn(r *http.Request, u *url.URL) bool {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
@@ -131,6 +139,33 @@ func (h *Handler) mirrorURL(r *http.Request) (*target, error) {
 		return &target{own: t.redirect("").handler}, nil
 	}
 	return t, h.resolveRef(t, refText)
+}
+
+// atURL reads /-/at/{ref}/{host}/{path}: an upstream URL under a ref, for
+// clients that can name repositories by their host only.
+func (h *Handler) atURL(r *http.Request, rest string) (*target, error) {
+	parts := strings.SplitN(rest, "/", 4)
+	if len(parts) < 4 {
+		return nil, &statusError{http.StatusNotFound, "write /-/at/REF/HOST/PATH"}
+	}
+	ref, err := url.PathUnescape(parts[1])
+	if err != nil {
+		return nil, &statusError{http.StatusBadRequest, "the URL is not encoded properly"}
+	}
+	p, err := decode(parts[3])
+	if err != nil {
+		return nil, err
+	}
+	t, err := h.locate(r, &url.URL{Scheme: "http", Host: parts[2], Path: "/" + p}, ref)
+	if err != nil {
+		return nil, err
+	}
+	if t.repo == nil {
+		return nil, &statusError{http.StatusNotFound, "http://" + parts[2] + "/" + p + " belongs to no known repository; `chantal list repos` shows what there is"}
+	}
+	t.forward, t.pinned = false, true
+	t.base = "/-/" + strings.TrimSuffix(rest, strings.TrimPrefix(t.path, t.repo.Prefix()))
+	return t, nil
 }
 
 // decode turns the escaped rest of a URL into a repository path: every segment
@@ -234,6 +269,9 @@ func (t *target) redirect(canonical string) *answer {
 // view returns the view of the target's ref.
 func (h *Handler) view(r *http.Request, t *target) (chantal.View, error) {
 	if t.state.Live {
+		if t.repo.Retired {
+			return nil, &statusError{http.StatusNotFound, "repository " + t.repo.Name + " is no longer configured: only its snapshots and instants are answered, /" + t.repo.Name + "@REF/"}
+		}
 		return t.repo.Live(client(r)), nil
 	}
 	at, err := t.state.At(t.repo.Name)
@@ -255,7 +293,7 @@ func (h *Handler) proxyRef(r *http.Request) (string, error) {
 	case listener != "":
 		return listener, nil
 	case h.RequireRef:
-		return "", &authError{"this proxy serves no anonymous requests: give a ref as the proxy user, http://live:x@" + r.Host}
+		return "", &authError{"this proxy serves no anonymous requests: give a ref as the proxy user, http://live:x@" + localAddr(r)}
 	}
 	return snapshot.Live, nil
 }

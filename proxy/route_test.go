@@ -79,6 +79,8 @@ func TestEveryDoorHoldsToItsRef(t *testing.T) {
 		upstream := "http://a.mirror.example.org/debian/" + p
 		get := func(target, proxy string) got { return s.request(http.MethodGet, target, proxy) }
 		s.direct("/debian@old/"+p).is(t, "snapshot by URL: "+p, old[p].Content)
+		s.direct("/-/at/old/a.mirror.example.org/debian/"+p).is(t, "snapshot by host: "+p, old[p].Content)
+		s.direct("/-/at/live/a.mirror.example.org/debian/"+p).is(t, "live by host: "+p, new[p].Content)
 		s.direct("/debian%40old/"+p).is(t, "snapshot by encoded URL: "+p, old[p].Content)
 		s.direct("/debian/"+p).is(t, "live by URL: "+p, new[p].Content)
 		s.direct("/debian@live/"+p).is(t, "live by name: "+p, new[p].Content)
@@ -92,6 +94,20 @@ func TestEveryDoorHoldsToItsRef(t *testing.T) {
 		get("http://"+s.addr+"/debian@old/"+p, "live:x@"+s.addr).is(t, "ref in the URL over user: "+p, old[p].Content)
 	}
 	s.direct("/debian@old/pool/main/a/added/added_1_all.deb").wantProblem(t, "what was added later", 404)
+}
+
+func TestARepositoryThatIsNoLongerConfiguredHasItsPastOnly(t *testing.T) {
+	s, at, old, _ := twoStates(t)
+	settings := s.mirror.Repo("debian").Settings
+	settings.Retired = true
+	if _, err := s.mirror.Add(settings); err != nil {
+		t.Fatal(err)
+	}
+	s.direct("/debian@old/"+at).is(t, "its snapshot", old[at].Content)
+	s.direct("/debian/"+inRelease).wantProblem(t, "its newest state", 404)
+	if repo, _ := s.mirror.Find(t.Context(), &url.URL{Scheme: "http", Host: "a.mirror.example.org", Path: "/debian/" + inRelease}); repo != nil {
+		t.Error("its upstream still leads to it")
+	}
 }
 
 func TestAnInstantByEveryDoor(t *testing.T) {

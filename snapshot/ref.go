@@ -22,6 +22,9 @@ var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 // Parse reads the written form of a ref. It checks the grammar only.
 func Parse(s string) (Ref, error) {
+	if s == "" || s == Live {
+		return Ref{Name: Live}, nil
+	}
 	rest, recording, recorded := strings.Cut(s, "~")
 	name, mark, marked := strings.Cut(rest, "+")
 	r := Ref{Name: name, Recording: recording, Signed: marked}

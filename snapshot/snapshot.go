@@ -146,6 +146,9 @@ func (n *Names) Create(ctx context.Context, q Request, progress func(string)) (c
 	limit, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for _, repo := range repos {
+		if trees, err := n.catalog.TreesAt(repo, at); err == nil && len(trees) == 0 {
+			progress(repo + ": nothing had been observed by then; the snapshot has nothing of it")
+		}
 		missing, err := n.complete.Complete(limit, repo, at, progress)
 		if ctx.Err() != nil {
 			return catalog.Snapshot{}, ctx.Err()

@@ -64,7 +64,8 @@ func banner(listen string) string {
 dnf   echo 'proxy=%[1]s' >> /etc/dnf/dnf.conf
 pip   pip config set global.proxy %[1]s
 uv    export HTTP_PROXY=%[1]s HTTPS_PROXY=%[1]s
-freeze what they fetch with "chantal snapshot create NAME"; more with "chantal client apt|dnf|pip|uv"
+https is only passed through and not kept: for https sources and indexes see "chantal client apt|dnf|pip|uv" and forward.intercept
+freeze what they fetch with "chantal snapshot create NAME"
 `, u)
 }
 
@@ -73,7 +74,7 @@ func aptProxy(o order) string {
 	b.WriteString("// for /etc/apt/apt.conf.d/99chantal\n")
 	b.WriteString("// apt silently ignores a root older than the one it has from the same URL: this moves a client only\n")
 	b.WriteString("// forward. To go back, use a mirror URL with the ref in its path (chantal client apt REPO@REF), a ref\n")
-	b.WriteString("// with +signed, or empty /var/lib/apt/lists first.\n")
+	b.WriteString("// with +signed (not in this version), or empty /var/lib/apt/lists first.\n")
 	fmt.Fprintf(&b, "Acquire::http::Proxy \"%s\";\n", o.at.url(o.ref))
 	return b.String()
 }

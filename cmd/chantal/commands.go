@@ -39,6 +39,7 @@ func commands(a app) *cli.App {
 	}
 	for _, c := range tree.Commands {
 		finish(c, "chantal "+c.Name)
+		c.HelpName = c.Name // the library puts the program's name before it
 	}
 	return tree
 }

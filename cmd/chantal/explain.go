@@ -39,7 +39,7 @@ func (env *environment) printExplanation(e explanation) error {
 	field("kind", e.Kind)
 	field("tree", e.Tree)
 	if e.Generation > 0 {
-		field("generation", fmt.Sprintf("%d, observed %s", e.Generation, e.Observed.UTC().Format("2006-01-02T15:04:05Z")))
+		field("generation", fmt.Sprintf("%d, observed %s", e.Generation, instant(e.Observed)))
 	}
 	field("digest", e.Digest)
 	if e.Size > 0 {

@@ -93,7 +93,7 @@ func listGenerations(ctx context.Context, env *environment, b backend) error {
 	}
 	t := table{header: []string{"REPO", "TREE", " GENERATION", "OBSERVED", "ROOT"}}
 	for _, g := range generations {
-		t.add(g.Repo, g.Tree, number(g.Generation), g.Observed.UTC().Format("2006-01-02T15:04:05Z"), g.RootSHA256[:min(12, len(g.RootSHA256))])
+		t.add(g.Repo, g.Tree, number(g.Generation), instant(g.Observed), g.RootSHA256[:min(12, len(g.RootSHA256))])
 	}
 	return env.printTable(t)
 }

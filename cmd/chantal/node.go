@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"chantal"
 	"chantal/internal/cas"
 	"chantal/internal/catalog"
 	"chantal/internal/config"
@@ -117,21 +118,34 @@ func (n *node) source(cfg *config.Config) fetch.Source {
 }
 
 // apply makes a configuration the one in force: its repositories, and those
-// that the catalog remembers beside them, and a handler with its rules.
+// that the catalog remembers beside them, and a handler with its rules. One
+// that cannot be used changes nothing.
 func (n *node) apply(cfg *config.Config) error {
 	kinds := formats()
+	var all []mirror.Settings
 	for _, c := range cfg.Repos {
-		s := mirror.Settings{Name: c.Name, Type: c.Type, Format: kinds[c.Type], Upstream: c.Upstream, Refresh: c.Refresh}
-		if c.Keyring != "" {
-			ring, err := sign.LoadKeyring(c.Keyring)
-			if err != nil {
-				return &failure{Exit: 2, Message: "keyring of " + c.Name + ": " + err.Error(), Next: "name a file with OpenPGP public keys", Err: err}
-			}
-			s.Keyring = ring
+		s, err := settings(c, kinds[c.Type])
+		if err != nil {
+			return err
 		}
-		if c.Files != nil {
-			s.Files = []string{}
+		all = append(all, s)
+	}
+	known, err := n.catalog.Repos()
+	if err != nil {
+		return err
+	}
+	for _, r := range known {
+		if slices.ContainsFunc(cfg.Repos, func(c config.Repo) bool { return c.Name == r.Name }) {
+			continue
 		}
+		all = append(all, mirror.Settings{
+			Name: r.Name, Type: r.Type, Format: kinds[r.Type], Upstream: r.Upstream, Discovered: r.Discovered,
+			// What was configured had a keyring, perhaps: without its
+			// configuration nothing new is taken in.
+			Retired: !r.Discovered,
+		})
+	}
+	for _, c := range cfg.Repos {
 		for _, raw := range slices.Concat(c.Upstream, c.Files) {
 			u, err := url.Parse(raw)
 			if err != nil {
@@ -140,23 +154,8 @@ func (n *node) apply(cfg *config.Config) error {
 			n.egress.AllowHost(fetch.HostPort(u))
 			n.client.Credentials(c.Name, u)
 		}
-		for _, raw := range c.Files {
-			u, _ := url.Parse(raw)
-			s.Files = append(s.Files, u.Host)
-		}
-		if _, err := n.mirror.Add(s); err != nil {
-			return err
-		}
 	}
-	known, err := n.catalog.Repos()
-	if err != nil {
-		return err
-	}
-	for _, r := range known {
-		if n.mirror.Repo(r.Name) != nil {
-			continue
-		}
-		s := mirror.Settings{Name: r.Name, Type: r.Type, Format: kinds[r.Type], Upstream: r.Upstream, Discovered: r.Discovered}
+	for _, s := range all {
 		if _, err := n.mirror.Add(s); err != nil {
 			return err
 		}
@@ -166,6 +165,29 @@ func (n *node) apply(cfg *config.Config) error {
 	}
 	n.arrange(cfg)
 	return nil
+}
+
+// settings turns the configuration of a repository into what mirror works with.
+func settings(c config.Repo, format chantal.Format) (mirror.Settings, error) {
+	s := mirror.Settings{Name: c.Name, Type: c.Type, Format: format, Upstream: c.Upstream, Refresh: c.Refresh}
+	if c.Keyring != "" {
+		ring, err := sign.LoadKeyring(c.Keyring)
+		if err != nil {
+			return s, &failure{Exit: 2, Message: "keyring of " + c.Name + ": " + err.Error(), Next: "name a file with OpenPGP public keys", Err: err}
+		}
+		s.Keyring = ring
+	}
+	if c.Files != nil {
+		s.Files = []string{}
+	}
+	for _, raw := range c.Files {
+		u, err := url.Parse(raw)
+		if err != nil {
+			return s, fmt.Errorf("files of %s: %w", c.Name, err)
+		}
+		s.Files = append(s.Files, u.Host)
+	}
+	return s, nil
 }
 
 // openConnect prepares for CONNECT. Interception is switched on at the start or

@@ -138,3 +138,9 @@ func age(t time.Time) string {
 	}
 	return humanize.Time(t)
 }
+
+// instant writes a time so that it can be used as a ref: the first whole second
+// that is not before it.
+func instant(t time.Time) string {
+	return t.Add(time.Second - time.Nanosecond).UTC().Format("2006-01-02T15:04:05Z")
+}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -145,11 +147,12 @@ func (s *server) reload() {
 		err = s.apply(cfg)
 	}
 	if err != nil {
-		s.log.Error("the configuration has mistakes; the old one stays", "file", old.File, "error", err)
+		s.log.Error("the configuration cannot be used; the old one stays", "file", old.File, "error", err)
 		return
 	}
-	if cfg.Listen != old.Listen || cfg.Data != old.Data || cfg.Forward.Intercept != old.Forward.Intercept {
-		s.log.Warn("listen:, data: and forward.intercept: take effect at the next start")
+	if cfg.Listen != old.Listen || !slices.Equal(cfg.Listeners, old.Listeners) || cfg.Data != old.Data || cfg.History != old.History ||
+		cfg.Forward.Intercept != old.Forward.Intercept || !reflect.DeepEqual(cfg.Egress, old.Egress) || cfg.Download != old.Download {
+		s.log.Warn("listen, listeners, data, history, egress, download and forward.intercept take effect at the next start")
 	}
 	s.log.Info("configuration read again", "file", cfg.File)
 }
