@@ -11,6 +11,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"chantal/internal/testenv"
+	"chantal/plugins/formattest"
 )
 
 // repository is what apt, rpm and PyPI upstreams have in common.
@@ -238,13 +239,11 @@ func bomb(kind string) (map[string][]byte, error) {
 	index := "main/binary-amd64/Packages."
 	switch kind {
 	case "gz":
-		b, err := testenv.GzipBomb(size)
-		return map[string][]byte{index + kind: b}, err
+		return map[string][]byte{index + kind: formattest.GzipBomb(size)}, nil
 	case "zst":
-		b, err := testenv.ZstdBomb(size)
-		return map[string][]byte{index + kind: b}, err
+		return map[string][]byte{index + kind: formattest.ZstdBomb(size)}, nil
 	case "xz":
-		return map[string][]byte{index + kind: testenv.XZBomb()}, nil
+		return map[string][]byte{index + kind: formattest.XZBomb()}, nil
 	}
 	return nil, fmt.Errorf("no bomb %q", kind)
 }

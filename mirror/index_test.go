@@ -134,18 +134,15 @@ func TestALineIsReadAsItWasWritten(t *testing.T) {
 func TestBombsAreNotReadToTheirEnd(t *testing.T) {
 	const size = 1 << 30
 	for name, bomb := range map[string][]byte{
-		"Packages.gz":      formattest.GzipBomb(64 << 20),
-		"primary.xml.zst":  formattest.ZstdBomb(size),
-		"other.zst":        formattest.ZstdWindowBomb(),
-		"Packages.xz":      formattest.XZBomb(),
-		"Packages.lzma":    {0x5d, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-		"short.lzma":       {0x5d},
-		"not.gz":           []byte("plain"),
-		"not.xz":           []byte("plain"),
-		"Packages.bz2":     []byte("BZh9"),
-		"testenv/bomb.gz":  must(testenv.GzipBomb(64 << 20)),
-		"testenv/bomb.zst": must(testenv.ZstdBomb(64 << 20)),
-		"testenv/bomb.xz":  testenv.XZBomb(),
+		"Packages.gz":     formattest.GzipBomb(64 << 20),
+		"primary.xml.zst": formattest.ZstdBomb(size),
+		"other.zst":       formattest.ZstdWindowBomb(),
+		"Packages.xz":     formattest.XZBomb(),
+		"Packages.lzma":   {0x5d, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+		"short.lzma":      {0x5d},
+		"not.gz":          []byte("plain"),
+		"not.xz":          []byte("plain"),
+		"Packages.bz2":    []byte("BZh9"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := decompress(name, bytes.NewReader(bomb), int64(len(bomb)))
@@ -171,13 +168,6 @@ func TestAHugeDictionaryIsRefusedBeforeItIsMade(t *testing.T) {
 	if _, err := decompress("Packages.lzma", bytes.NewReader(file), int64(len(file))); err == nil || !strings.Contains(err.Error(), "dictionary of 536870912 bytes") {
 		t.Errorf("got %v", err)
 	}
-}
-
-func must(b []byte, err error) []byte {
-	if err != nil {
-		panic(err)
-	}
-	return b
 }
 
 func TestABombIsServedAsItIsAndReadByNobody(t *testing.T) {
