@@ -5,7 +5,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -141,7 +140,7 @@ func (h *Handler) writeWhole(w http.ResponseWriter, f *chantal.File) {
 	out := w.Header()
 	values := [...]string{strconv.FormatInt(f.Size, 10), f.Modified.UTC().Format(http.TimeFormat)}
 	out["Content-Length"], out["Last-Modified"] = values[:1:1], values[1:]
-	if _, disk := f.Content.(*os.File); disk {
+	if _, disk := f.Content.(interface{ Fd() uintptr }); disk {
 		// Without its head on the way net/http would read the first bytes
 		// itself.
 		if flusher, ok := w.(http.Flusher); ok {

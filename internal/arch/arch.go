@@ -68,9 +68,12 @@ func layers() map[string]layer {
 }
 
 // inTests are what tests of any package may import beside: what was made for
-// tests, and real formats and keys to try the others with.
+// tests, and real formats, keys and a real store to try the others with.
 func inTests() []string {
-	return []string{"internal/testenv", "plugins/formattest", "plugins/apt", "plugins/rpm", "plugins/pypi", "internal/sign"}
+	return []string{
+		"internal/testenv", "plugins/formattest", "plugins/apt", "plugins/rpm", "plugins/pypi", "internal/sign",
+		"internal/cas", "internal/catalog", "internal/fetch",
+	}
 }
 
 // A boundary says who alone may import something that is not ours, and what
