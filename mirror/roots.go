@@ -93,7 +93,7 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	if !had.zero() && sameRoots(gen.Roots, had.gen.Roots) {
 		return had, nil
 	}
-	if !had.zero() && gen.Date.Before(had.gen.Date) {
+	if !had.zero() && !gen.Date.IsZero() && gen.Date.Before(had.gen.Date) {
 		return state{}, fmt.Errorf("%s from %s is of %s, older than the one served (%s): a stale mirror; the head stays",
 			t.Roots[0], r.bases[set.base].Redacted(), gen.Date.UTC().Format(time.RFC3339), had.gen.Date.UTC().Format(time.RFC3339))
 	}
