@@ -12,7 +12,8 @@ import (
 // Metrics counts answers.
 type Metrics struct {
 	registry *prometheus.Registry
-	answers  *prometheus.CounterVec
+	answers  [4]prometheus.Counter // by chantal.CacheStatus
+	passed   prometheus.Counter
 	failures *prometheus.CounterVec
 }
 
@@ -21,10 +22,14 @@ type Metrics struct {
 func NewMetrics() *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
-		answers:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chantal_answers_total", Help: "Answers with content, by Cache-Status."}, []string{"cache"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chantal_errors_total", Help: "Answers that are errors, by status code."}, []string{"code"}),
 	}
-	m.registry.MustRegister(m.answers, m.failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	answers := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chantal_answers_total", Help: "Answers with content, by Cache-Status."}, []string{"cache"})
+	for status, label := range [...]string{"hit", "miss", "revalidated", "stale"} {
+		m.answers[status] = answers.WithLabelValues(label)
+	}
+	m.passed = answers.WithLabelValues("pass")
+	m.registry.MustRegister(answers, m.failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -37,11 +42,11 @@ func (m *Metrics) Handler() http.Handler {
 }
 
 func (m *Metrics) answer(a *answer) {
-	label := "pass"
-	if a.file != nil {
-		label = [...]string{"hit", "miss", "revalidated", "stale"}[a.file.Cache&3]
+	if a.file == nil {
+		m.passed.Inc()
+		return
 	}
-	m.answers.WithLabelValues(label).Inc()
+	m.answers[a.file.Cache&3].Inc()
 }
 
 func (m *Metrics) failure(status int) { m.failures.WithLabelValues(strconv.Itoa(status)).Inc() }

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"chantal/internal/catalog"
@@ -37,11 +38,16 @@ type Names struct {
 	catalog  *catalog.Catalog
 	complete Completer
 	now      func() time.Time
+
+	// Requests resolve a name each, and what a name means never changes while
+	// it is there.
+	mu    sync.Mutex
+	known map[string]*State
 }
 
 // New returns the names in c.
 func New(c *catalog.Catalog, complete Completer, now func() time.Time) *Names {
-	return &Names{c, complete, now}
+	return &Names{catalog: c, complete: complete, now: now, known: map[string]*State{}}
 }
 
 // State is what a ref selects.
@@ -82,16 +88,9 @@ func (n *Names) Resolve(r Ref) (*State, error) {
 	if r.Name == "" || r.Name == Live {
 		return &State{Ref: r, Live: true}, nil
 	}
-	snap, err := n.catalog.Snapshot(r.Name)
-	if err == nil {
-		s := &State{Ref: r, Named: true, repos: map[string]time.Time{}}
-		for _, f := range snap.Repos {
-			s.repos[f.Repo] = f.At
-		}
-		return s, nil
-	}
+	s, err := n.named(r)
 	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return s, err
 	}
 	at, err := ParseInstant(r.Name)
 	if err != nil {
@@ -101,6 +100,25 @@ func (n *Names) Resolve(r Ref) (*State, error) {
 		return nil, &UnknownError{r.Name, "that instant is in the future"}
 	}
 	return &State{Ref: r, at: at}, nil
+}
+
+// named returns what the snapshot of that name selects.
+func (n *Names) named(r Ref) (*State, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if s := n.known[r.Name]; s != nil {
+		return s, nil
+	}
+	snap, err := n.catalog.Snapshot(r.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &State{Ref: r, Named: true, repos: map[string]time.Time{}}
+	for _, f := range snap.Repos {
+		s.repos[f.Repo] = f.At
+	}
+	n.known[r.Name] = s
+	return s, nil
 }
 
 // Request says what to freeze.
@@ -244,5 +262,8 @@ func (n *Names) Delete(name string) error {
 	if _, err := n.Get(name); err != nil {
 		return err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.known, name)
 	return n.catalog.DeleteSnapshot(name)
 }
