@@ -222,6 +222,9 @@ func TestCreateRefusesNamesThatAreSomethingElse(t *testing.T) {
 	if _, err := b.Create(t.Context(), Request{Name: "prod", Force: true}, silently); !errors.Is(err, catalog.ErrExists) {
 		t.Errorf("a name that is taken: got %v", err)
 	}
+	if _, err := b.resolve(t, "prod"); err != nil {
+		t.Errorf("one that is there: %v", err)
+	}
 	if err := b.Delete("prod"); err != nil {
 		t.Fatal(err)
 	}
