@@ -38,7 +38,7 @@ func serve(ctx context.Context, env *environment, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	s := &server{node: n, failed: make(chan error, 1)}
+	s := &server{node: n, flags: o, failed: make(chan error, 1)}
 	err = s.listen()
 	if err == nil {
 		s.announce()
@@ -50,6 +50,7 @@ func serve(ctx context.Context, env *environment, o serveOptions) error {
 // server is a node behind its listeners.
 type server struct {
 	*node
+	flags   serveOptions
 	servers []*http.Server
 	first   net.Listener
 	socket  string
@@ -144,6 +145,9 @@ func (s *server) reload() {
 	old := s.config.Load()
 	cfg, err := config.Load(old.File)
 	if err == nil {
+		if s.flags.Listen != "" {
+			cfg.Listen = s.flags.Listen
+		}
 		err = s.apply(cfg)
 	}
 	if err != nil {
