@@ -278,3 +278,25 @@ func TestWhatAClientHasGotIsObservedWhenItIsFrozen(t *testing.T) {
 		}
 	}
 }
+
+func TestAFileNamedAfterADigestThatNothingListsIsAskedForByThatName(t *testing.T) {
+	w := newWorld(t)
+	_, _, live := started(t, w, baseA)
+	old := []byte("an index from before anything was observed")
+	dir := "dists/bookworm/main/binary-amd64/by-hash/SHA256/"
+	right, wrong := dir+sha256Of(old).Hex(), dir+sha256Of([]byte("x")).Hex()
+	w.up.put(baseA+right, old)
+	w.up.put(baseA+wrong, old)
+	for range 2 {
+		if f := wantGet(t, live, right, old); !f.ByDigest {
+			t.Error("the answer may not be kept for good")
+		}
+		var mismatch *chantal.MismatchError
+		if _, _, err := get(t, live, wrong); !errors.As(err, &mismatch) {
+			t.Errorf("other bytes under the name: got %v", err)
+		}
+	}
+	if _, _, err := get(t, live, dir+sha256Of([]byte("y")).Hex()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what upstream does not have: got %v", err)
+	}
+}

@@ -78,9 +78,39 @@ func (v *liveView) Open(ctx context.Context, path string) (*chantal.File, error)
 	case foreign(class):
 		return nil, fmt.Errorf("%s: no page of repository %s that was seen lists it: %w", class.Path, v.Name, fs.ErrNotExist)
 	case class.Digest != "":
-		return v.openByDigest(ctx, class)
+		f, err := v.openByDigest(ctx, class)
+		if errors.Is(err, fs.ErrNotExist) && class.Digest.Algo() == "sha256" {
+			f, err = v.openNamed(ctx, class)
+		}
+		return f, err
 	}
 	return v.openLone(ctx, class.Path, "")
+}
+
+// openNamed opens a file that is named after its digest and that no generation
+// lists: a client may have its root from before anything was observed. Upstream
+// is asked for it by that name, and the name tells whether the bytes are right.
+func (v *liveView) openNamed(ctx context.Context, class chantal.Class) (*chantal.File, error) {
+	f, err := v.openLone(ctx, class.Path, "")
+	if err != nil {
+		return nil, err
+	}
+	if growing, ok := f.Content.(chantal.Growing); ok {
+		err := growing.Wait(ctx)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		if f, err = v.openLone(ctx, class.Path, ""); err != nil {
+			return nil, err
+		}
+	}
+	if f.Digest != class.Digest {
+		f.Close()
+		return nil, &chantal.MismatchError{Path: class.Path, Want: string(class.Digest), Got: string(f.Digest)}
+	}
+	f.ByDigest = true
+	return f, nil
 }
 
 // classify is the format's Classify behind a check that the path stays inside
