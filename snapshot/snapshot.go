@@ -149,12 +149,9 @@ func (n *Names) Create(ctx context.Context, q Request, progress func(string)) (c
 		}
 	}
 	s := catalog.Snapshot{Name: q.Name, Created: now, Labels: q.Labels, Note: q.Note}
-	if s.Name == "" {
-		s.Name, err = n.timeName(ctx, now)
-	} else {
-		err = n.free(s.Name)
-	}
-	if err != nil {
+	if q.Name == "" {
+		s.Name = DefaultName(now)
+	} else if err := n.free(q.Name); err != nil {
 		return catalog.Snapshot{}, err
 	}
 	repos, err := n.chosen(q.Repos)
@@ -176,26 +173,18 @@ func (n *Names) Create(ctx context.Context, q Request, progress func(string)) (c
 		}
 		s.Repos = append(s.Repos, catalog.Frozen{Repo: repo, At: at, Missing: missing})
 	}
-	return s, n.catalog.PutSnapshot(s, q.Force)
-}
-
-// timeName returns the default name for t. Where the second has one already it
-// waits for the next.
-func (n *Names) timeName(ctx context.Context, t time.Time) (string, error) {
 	for {
-		name := DefaultName(t)
-		_, err := n.catalog.Snapshot(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return name, nil
+		err := n.catalog.PutSnapshot(s, q.Force)
+		taken := errors.Is(err, catalog.ErrExists) || errors.Is(err, catalog.ErrDeleted)
+		if q.Name != "" || !taken {
+			return s, err
 		}
-		if err != nil {
-			return "", err
-		}
+		// The second has, or had, a snapshot: the next one is as good a name.
 		select {
 		case <-time.After(100 * time.Millisecond):
-			t = n.now()
+			s.Name = DefaultName(n.now())
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return catalog.Snapshot{}, ctx.Err()
 		}
 	}
 }

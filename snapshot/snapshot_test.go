@@ -297,7 +297,16 @@ func TestTwoSnapshotsInOneSecondHaveTwoNames(t *testing.T) {
 		t.Errorf("within the second of %s: got %v", first.Name, err)
 	}
 	b.now = b.now.Add(time.Second)
-	if second := b.mustCreate(t, Request{}); second.Name == first.Name {
+	second := b.mustCreate(t, Request{})
+	if second.Name == first.Name {
 		t.Errorf("both are called %s", first.Name)
+	}
+	if err := b.Delete(second.Name); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 150*time.Millisecond)
+	defer cancel()
+	if _, err := b.Create(ctx, Request{}, silently); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("within the second of a deleted one: got %v", err)
 	}
 }
