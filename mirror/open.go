@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"strings"
 	"time"
 
@@ -78,7 +79,7 @@ func (v *liveView) Open(ctx context.Context, path string) (*chantal.File, error)
 	case foreign(class):
 		return nil, fmt.Errorf("%s: no page of repository %s that was seen lists it: %w", class.Path, v.Name, fs.ErrNotExist)
 	case class.Digest != "":
-		f, err := v.openByDigest(ctx, class)
+		f, err := v.openByDigest(class, v.retained)
 		if errors.Is(err, fs.ErrNotExist) && class.Digest.Algo() == "sha256" {
 			f, err = v.openNamed(ctx, class)
 		}
@@ -324,31 +325,31 @@ func (r *Repo) follow(ctx context.Context, t *tree, fill *flight, run *refresh) 
 		Modified: blob.Modified, Type: run.contentType, Content: content, Cache: chantal.Miss}, nil
 }
 
-// openByDigest opens a path that is named after a digest which no listing
-// holds: a root of an observed generation asked for by its digest, or a file
-// beside the metadata.
-func (r *Repo) openByDigest(ctx context.Context, class chantal.Class) (*chantal.File, error) {
+// openByDigest opens a root that is asked for by its digest, from whatever
+// generation of the likely trees has it.
+func (r *Repo) openByDigest(class chantal.Class, states func(tree string) iter.Seq2[state, error]) (*chantal.File, error) {
 	names, err := r.candidates(class)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		for s, err := range r.retained(name) {
+		for s, err := range states(name) {
 			if err != nil {
 				return nil, err
 			}
 			for _, root := range s.gen.Roots {
-				if root.Digest == class.Digest {
-					f, err := r.openRootOf(s, chantal.Class{Path: root.Path}, chantal.Hit)
-					if err == nil {
-						f.ByDigest = true
-					}
-					return f, err
+				if root.Digest != class.Digest {
+					continue
 				}
+				f, err := r.openRootOf(s, chantal.Class{Path: root.Path}, chantal.Hit)
+				if err == nil {
+					f.ByDigest = true
+				}
+				return f, err
 			}
 		}
 	}
-	return nil, fmt.Errorf("%s: no generation lists that digest: %w", class.Path, fs.ErrNotExist)
+	return nil, fmt.Errorf("%s: no generation here lists that digest: %w", class.Path, fs.ErrNotExist)
 }
 
 type frozenView struct {
@@ -374,7 +375,7 @@ func (v *frozenView) Open(ctx context.Context, path string) (*chantal.File, erro
 	case hit.ok && len(hit.promise.Digests) > 0:
 		return v.openPromised(ctx, hit, class)
 	case class.Digest != "" && !foreign(class):
-		return v.openRootByDigest(class)
+		return v.openByDigest(class, v.states)
 	}
 	s, err := v.stateOf(class.Path)
 	if err != nil {
@@ -400,29 +401,13 @@ func (v *frozenView) openRoot(ctx context.Context, class chantal.Class) (*chanta
 	return f, err
 }
 
-// openRootByDigest opens the root of the frozen generation that has exactly
-// that digest.
-func (v *frozenView) openRootByDigest(class chantal.Class) (*chantal.File, error) {
-	names, err := v.candidates(class)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		s, err := v.stateOf(name)
-		if err != nil {
-			continue
-		}
-		for _, root := range s.gen.Roots {
-			if root.Digest == class.Digest {
-				f, err := v.openRootOf(s, chantal.Class{Path: root.Path}, chantal.Hit)
-				if err == nil {
-					f.ByDigest = true
-				}
-				return f, err
-			}
+// states yields the one generation of a tree that the view shows, if any.
+func (v *frozenView) states(tree string) iter.Seq2[state, error] {
+	return func(yield func(state, error) bool) {
+		if s, err := v.stateAt(tree, v.at); !errors.Is(err, fs.ErrNotExist) {
+			yield(s, err)
 		}
 	}
-	return nil, fmt.Errorf("%s: the frozen generations do not list that digest: %w", class.Path, fs.ErrNotExist)
 }
 
 // stateOf returns the generation of a tree at the view's instant.

@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
-	"time"
 
 	"chantal/internal/httpcache"
 	"chantal/mirror"
@@ -38,7 +37,6 @@ type Options struct {
 	NoTunnel   bool           // refuse CONNECT to what is not intercepted
 	OwnNames   []string       // host names that lead to this server, lower case
 	Via        string         // the own pseudonym in Via, to see loops
-	Now        func() time.Time
 	Log        *slog.Logger
 }
 

@@ -105,7 +105,7 @@ func serveFiles(t *testing.T, files map[string][]byte) (url string, sent *sentOv
 		t.Fatal(err)
 	}
 	h := New(Options{
-		Mirror: m, Names: snapshot.New(facts, m, time.Now), Metrics: NewMetrics(), Via: "chantal-test", Now: time.Now,
+		Mirror: m, Names: snapshot.New(facts, m, time.Now), Metrics: NewMetrics(), Via: "chantal-test",
 		Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Log: slog.New(slog.DiscardHandler),
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -96,7 +96,7 @@ func newSite(t testing.TB, change func(*Options)) *site {
 	o := Options{
 		Mirror: s.mirror, Names: s.names, Cache: httpcache.New(store, source, s.now, log), Metrics: NewMetrics(),
 		Pass: http.DefaultTransport, API: http.NotFoundHandler(), Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Discover: true, OwnNames: []string{"localhost", "chantal.example.org"}, Via: "chantal-test", Now: s.now, Log: log,
+		Discover: true, OwnNames: []string{"localhost", "chantal.example.org"}, Via: "chantal-test", Log: log,
 	}
 	o.Connect = NewConnect(ConnectOptions{
 		Intercept: func(string) bool { return false }, Dial: (&net.Dialer{}).DialContext, Log: log,

@@ -230,7 +230,7 @@ func (n *node) arrange(cfg *config.Config) {
 		API:     apiHandler(&local{n}, false),
 		Clients: cfg.Clients, Discover: cfg.Forward.Discover, PassOther: cfg.Forward.Other == config.Pass,
 		RequireRef: cfg.Forward.RequireRef, NoTunnel: cfg.Forward.Connect == config.Deny,
-		OwnNames: ownNames(cfg), Via: n.via, Now: time.Now, Log: n.log,
+		OwnNames: ownNames(cfg), Via: n.via, Log: n.log,
 	}
 	if n.ca != nil {
 		o.CA = n.ca.PEM()
