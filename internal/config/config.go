@@ -83,11 +83,15 @@ const (
 type Repo struct {
 	Name     string
 	Type     string        // Apt, RPM, PyPI or Generic
-	Upstream []string      // absolute http or https URLs as written, failover in order; at least one
+	Upstream []string      // absolute http or https URLs as written, failover in order; at least one, or a list of mirrors
 	Keyring  string        // path of the keys that have to have signed the roots; "" for none
 	Refresh  time.Duration // how long a tree is served without asking upstream again
 	Files    []string      // absolute http or https URLs of hosts that pages may link to; nil for any public host
 	Sync     *Sync         // nil where the file has none
+
+	Mirrorlist  string        // absolute http or https URL of a list of mirrors, which follow Upstream; "" for none
+	Metalink    string        // the same, where the list also says which roots are right; at most one of the two is set
+	ListRefresh time.Duration // how long a list of mirrors is used without asking for it again
 }
 
 // Sync selects what a full mirror of the repository holds.

@@ -120,6 +120,7 @@ func TestMarshalReadsBack(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"contract": string(text), "nothing": "", "sizes": "cache: {max_size: 1000}\nhistory: 36h30m\nclients: []\n",
+		"a list":   "repos: [{name: r, type: rpm, metalink: 'https://mirrors.example.org/metalink?repo=r&arch=x', list_refresh: 1h}]",
 		"no hosts": "repos: [{name: p, type: pypi, upstream: 'https://index.example.org/', files: []}]",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -146,7 +147,8 @@ func TestMarshalReadsBack(t *testing.T) {
 }
 
 func TestMarshalHasNoPasswords(t *testing.T) {
-	c, err := Parse("f", []byte("repos: [{name: p, type: pypi, upstream: 'https://me:secret@index.example.org/'}]"), environment(nil))
+	c, err := Parse("f", []byte("repos: [{name: p, type: pypi, upstream: 'https://me:secret@index.example.org/'}, "+
+		"{name: r, type: rpm, metalink: 'https://me:secret@mirrors.example.org/metalink?repo=r'}]"), environment(nil))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,8 +83,11 @@ func (d *decoder) repos(into *[]Repo, n ast.Node) {
 		where := fmt.Sprintf("repos[%d]", i)
 		repo := Repo{Refresh: time.Minute}
 		keys := d.repo(&repo, item, where)
-		for _, key := range []string{"name", "type", "upstream"} {
+		for _, key := range []string{"name", "type"} {
 			d.require(keys, key, where, item)
+		}
+		if keys["mirrorlist"] == nil && keys["metalink"] == nil {
+			d.require(keys, "upstream", where, item)
 		}
 		if line, taken := first[repo.Name]; taken && repo.Name != "" {
 			d.fail(keys["name"], "repository name %q of %s is taken by the one in line %d", repo.Name, where, line)
@@ -110,6 +113,10 @@ func (d *decoder) repo(repo *Repo, n ast.Node, where string) map[string]*token.P
 		"keyring": one(d, &repo.Keyring, parseText),
 		"refresh": one(d, &repo.Refresh, parseDuration),
 		"files":   many(d, &repo.Files, parseURL),
+
+		"mirrorlist":   d.filled("mirrorlist", one(d, &repo.Mirrorlist, parseListURL)),
+		"metalink":     d.filled("metalink", one(d, &repo.Metalink, parseListURL)),
+		"list_refresh": one(d, &repo.ListRefresh, parseDuration),
 		"sync": func(n ast.Node) {
 			repo.Sync = &Sync{Wheels: true, Sdists: true}
 			d.sync(repo.Sync, n, where+".sync")
@@ -142,6 +149,24 @@ func (d *decoder) fits(repo *Repo, keys map[string]*token.Position) {
 	}
 	if repo.Files != nil && repo.Type != PyPI {
 		d.fail(keys["files"], "%q is for type pypi, not %s", "files", repo.Type)
+	}
+	lists := 0
+	for _, key := range []string{"mirrorlist", "metalink"} {
+		if keys[key] == nil {
+			continue
+		}
+		if lists++; lists > 1 {
+			d.fail(keys[key], "a repository has one list of mirrors; remove %q or %q", "mirrorlist", "metalink")
+		}
+		if repo.Type != RPM {
+			d.fail(keys[key], "%q is for type rpm, not %s", key, repo.Type)
+		}
+	}
+	switch {
+	case lists == 0 && keys["list_refresh"] != nil:
+		d.fail(keys["list_refresh"], "%q says nothing without %q or %q", "list_refresh", "mirrorlist", "metalink")
+	case lists > 0 && repo.ListRefresh == 0:
+		repo.ListRefresh = 10 * time.Minute
 	}
 }
 

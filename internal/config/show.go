@@ -51,11 +51,15 @@ type (
 	shownRepo struct {
 		Name     string     `yaml:"name" json:"name"`
 		Type     string     `yaml:"type" json:"type"`
-		Upstream []string   `yaml:"upstream" json:"upstream"`
+		Upstream []string   `yaml:"upstream,omitempty" json:"upstream,omitempty"`
 		Keyring  string     `yaml:"keyring,omitempty" json:"keyring,omitempty"`
 		Refresh  string     `yaml:"refresh" json:"refresh"`
 		Files    *[]string  `yaml:"files,omitempty" json:"files,omitempty"`
 		Sync     *shownSync `yaml:"sync,omitempty" json:"sync,omitempty"`
+
+		Mirrorlist  string `yaml:"mirrorlist,omitempty" json:"mirrorlist,omitempty"`
+		Metalink    string `yaml:"metalink,omitempty" json:"metalink,omitempty"`
+		ListRefresh string `yaml:"list_refresh,omitempty" json:"list_refresh,omitempty"`
 	}
 	shownSync struct {
 		Suites        []string `yaml:"suites,flow,omitempty" json:"suites,omitempty"`
@@ -119,6 +123,9 @@ func (r *Repo) shown() shownRepo {
 	if r.Files != nil {
 		files := redacted(r.Files)
 		s.Files = &files
+	}
+	if r.Mirrorlist != "" || r.Metalink != "" {
+		s.Mirrorlist, s.Metalink, s.ListRefresh = redact(r.Mirrorlist), redact(r.Metalink), showDuration(r.ListRefresh)
 	}
 	if y := r.Sync; y != nil {
 		s.Sync = &shownSync{

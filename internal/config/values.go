@@ -194,6 +194,20 @@ func parseURL(text string) (string, error) {
 	return text, nil
 }
 
+// parseListURL is parseURL for a file of its own, which may be asked for by a
+// query. Variables of clients mean nothing here.
+func parseListURL(text string) (string, error) {
+	plain, query, _ := strings.Cut(text, "?")
+	if strings.Contains(text, "$") {
+		return "", fmt.Errorf("%q has a variable that only dnf replaces; write one repository for each release and architecture", redact(text))
+	}
+	if strings.Contains(query, "#") {
+		return "", fmt.Errorf("%q has a fragment", redact(text))
+	}
+	_, err := parseURL(plain)
+	return text, err
+}
+
 // redact returns the URL without its password.
 func redact(text string) string {
 	u, err := url.Parse(text)
