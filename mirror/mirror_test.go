@@ -54,7 +54,7 @@ func (w *world) start(now func() time.Time, offline bool) {
 	if w.store, err = cas.Open(w.dir, cas.Options{SyncEvery: 5 * time.Millisecond}); err != nil {
 		w.t.Fatal(err)
 	}
-	if w.catalog, err = catalog.Open(filepath.Join(w.dir, "catalog.db"), w.store, now); err != nil {
+	if w.catalog, err = catalog.Open(filepath.Join(w.dir, "catalog.db"), w.store, catalog.Options{Now: now}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.m = New(Options{

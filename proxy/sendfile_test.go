@@ -84,7 +84,7 @@ func serveFiles(t *testing.T, files map[string][]byte) (url string, sent *sentOv
 	if err != nil {
 		t.Fatal(err)
 	}
-	facts, err := catalog.Open(filepath.Join(dir, "catalog.db"), store, time.Now)
+	facts, err := catalog.Open(filepath.Join(dir, "catalog.db"), store, catalog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

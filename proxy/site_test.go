@@ -73,7 +73,7 @@ func newSite(t testing.TB, change func(*Options)) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	names, err := catalog.Open(filepath.Join(dir, "catalog.db"), store, s.now)
+	names, err := catalog.Open(filepath.Join(dir, "catalog.db"), store, catalog.Options{Now: s.now})
 	if err != nil {
 		t.Fatal(err)
 	}

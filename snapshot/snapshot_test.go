@@ -54,7 +54,7 @@ func newBench(t *testing.T) *bench {
 	t.Cleanup(func() { store.Close() })
 	b := &bench{complete: &completer{}, now: time.Date(2026, 11, 23, 8, 15, 0, 0, time.UTC)}
 	clock := func() time.Time { return b.now }
-	if b.catalog, err = catalog.Open(filepath.Join(dir, "catalog.db"), store, clock); err != nil {
+	if b.catalog, err = catalog.Open(filepath.Join(dir, "catalog.db"), store, catalog.Options{Now: clock}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.catalog.Close() })

@@ -73,7 +73,7 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 	if n.store, err = cas.Open(env.data, cas.Options{Log: env.log}); err != nil {
 		return n, err
 	}
-	if n.catalog, err = catalog.Open(filepath.Join(env.data, "catalog.db"), n.store, time.Now); err != nil {
+	if n.catalog, err = catalog.Open(filepath.Join(env.data, "catalog.db"), n.store, catalog.Options{Logger: env.log}); err != nil {
 		return n, err
 	}
 	cfg := env.config

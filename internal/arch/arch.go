@@ -8,6 +8,7 @@ package arch
 
 import (
 	"fmt"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -36,6 +37,7 @@ func layers() map[string]layer {
 	const (
 		pure    = "formats are pure functions of bytes: what they need is handed to them, so that each can be tested and fuzzed alone"
 		base    = "the foundations know the nouns and not each other, so that each can be understood and replaced alone"
+		onDisk  = "what is kept on disk is kept through one seam, so that a test can see and break every operation"
 		mirror  = "the live image joins store, catalog and upstream and does not know how clients ask, nor any format by name"
 		names   = "names are sets of generations: freezing one needs neither network nor HTTP, and completing one is handed in"
 		doors   = "the doors find a View and serve it: how it is stored and fetched is not theirs to know"
@@ -49,8 +51,9 @@ func layers() map[string]layer {
 		"plugins/rpm":        {nil, pure},
 		"plugins/pypi":       {nil, pure},
 		"plugins/formattest": {nil, pure},
-		"internal/cas":       {nil, base},
-		"internal/catalog":   {nil, base},
+		"internal/disk":      {nil, base},
+		"internal/cas":       {[]string{"internal/disk"}, onDisk},
+		"internal/catalog":   {[]string{"internal/disk"}, onDisk},
 		"internal/fetch":     {nil, base},
 		"internal/config":    {nil, base},
 		"internal/sign":      {nil, base},
@@ -72,7 +75,7 @@ func layers() map[string]layer {
 func inTests() []string {
 	return []string{
 		"internal/testenv", "plugins/formattest", "plugins/apt", "plugins/rpm", "plugins/pypi", "internal/sign",
-		"internal/cas", "internal/catalog", "internal/fetch",
+		"internal/cas", "internal/catalog", "internal/fetch", "internal/disk", "internal/disk/disktest",
 	}
 }
 
@@ -94,9 +97,57 @@ func boundaries() []boundary {
 			"the catalog is the one place that knows how names and times are stored"},
 		{"net/http", []string{"internal/fetch", "internal/httpcache", "internal/testenv", "proxy", "cmd/chantal", "e2e"},
 			"only fetch, httpcache and proxy know HTTP; status codes are no way for the others to report errors"},
-		{"os", []string{"internal/cas", "internal/catalog", "internal/config", "internal/sign", "internal/testenv", "cmd/chantal", "proxy/ca.go", "e2e"},
-			"only the store and the catalog know the disk, beside settings, keys and the command itself"},
+		{"os", []string{"internal/disk", "internal/config", "internal/sign", "internal/testenv", "cmd/chantal", "proxy/ca.go", "e2e"},
+			"the store and the catalog reach the disk through internal/disk alone; beside them only settings, keys and the command itself know it"},
 	}
+}
+
+// A seam says what code in some folders may use of a package that could reach
+// the disk as well: only what cannot. Tests are free.
+type seam struct {
+	path  string
+	names []string // what may be used of it
+}
+
+// seams are for the packages that keep state on disk. They may not import os at
+// all, as the boundaries say.
+func seams(folder string) []seam {
+	if folder != "internal/cas" && folder != "internal/catalog" {
+		return nil
+	}
+	return []seam{
+		{"path/filepath", []string{"Base", "Clean", "Dir", "Ext", "FromSlash", "Join", "Rel", "Separator", "ToSlash"}},
+		{"syscall", []string{"Stat_t", "Errno", "EDQUOT", "EIO", "ENOSPC", "EROFS"}},
+		{"golang.org/x/sys/unix", nil},
+		{"io/ioutil", nil},
+	}
+}
+
+// checkSeams returns what a file uses to get around the seam to the disk.
+func checkSeams(name string, file *ast.File) (broken []string) {
+	if strings.HasSuffix(name, "_test.go") {
+		return nil
+	}
+	for _, s := range seams(path.Dir(name)) {
+		local := path.Base(s.path)
+		for _, spec := range file.Imports {
+			if strings.Trim(spec.Path.Value, "`\"") == s.path && spec.Name != nil {
+				broken = append(broken, fmt.Sprintf("%s may not import %s under another name: what it uses of it is checked", name, s.path))
+			}
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if x, ok := sel.X.(*ast.Ident); ok && x.Name == local && x.Obj == nil && !slices.Contains(s.names, sel.Sel.Name) {
+				broken = append(broken, fmt.Sprintf("%s may not use %s.%s: the disk is reached through internal/disk alone, so that tests can see and break every operation",
+					name, local, sel.Sel.Name))
+			}
+			return true
+		})
+	}
+	return broken
 }
 
 // Check returns what in the module with the root fsys breaks the rules, one
@@ -115,34 +166,40 @@ func Check(fsys fs.FS) (broken []string, err error) {
 		if path.Ext(name) != ".go" {
 			return nil
 		}
-		imports, err := importsOf(fsys, name)
+		file, imports, err := parse(fsys, name)
 		if err != nil {
 			return err
 		}
 		broken = append(broken, checkFile(name, imports)...)
+		broken = append(broken, checkSeams(name, file)...)
 		return nil
 	})
 	return broken, err
 }
 
-func importsOf(fsys fs.FS, name string) ([]string, error) {
+// parse reads a file, and of most no more than its imports.
+func parse(fsys fs.FS, name string) (*ast.File, []string, error) {
 	source, err := fs.ReadFile(fsys, name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	file, err := parser.ParseFile(token.NewFileSet(), name, source, parser.ImportsOnly)
+	mode := parser.ImportsOnly
+	if seams(path.Dir(name)) != nil {
+		mode = 0
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), name, source, mode)
 	if err != nil {
-		return nil, fmt.Errorf("reading imports: %w", err)
+		return nil, nil, fmt.Errorf("reading imports: %w", err)
 	}
 	var imports []string
 	for _, spec := range file.Imports {
 		p, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {
-			return nil, fmt.Errorf("%s: import %s: %w", name, spec.Path.Value, err)
+			return nil, nil, fmt.Errorf("%s: import %s: %w", name, spec.Path.Value, err)
 		}
 		imports = append(imports, p)
 	}
-	return imports, nil
+	return file, imports, nil
 }
 
 // checkFile returns what is wrong with the imports of one file.

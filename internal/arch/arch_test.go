@@ -40,7 +40,10 @@ func TestCheckSeesWhatIsForbidden(t *testing.T) {
 		{"plugins/rpm/rpm.go", "net/http", []string{"net/http"}},
 		{"plugins/rpm/rpm.go", "net/url", nil},
 		{"plugins/new/new.go", "chantal", []string{"not in the table"}},
-		{"internal/cas/store.go", "os chantal", nil},
+		{"internal/cas/store.go", "chantal chantal/internal/disk", nil},
+		{"internal/cas/store.go", "os", []string{"os"}},
+		{"internal/catalog/db.go", "os", []string{"os"}},
+		{"internal/disk/disk.go", "os", nil},
 		{"internal/cas/store.go", "chantal/internal/catalog", []string{"chantal/internal/catalog"}},
 		{"internal/cas/store.go", "go.etcd.io/bbolt", []string{"go.etcd.io/bbolt"}},
 		{"internal/catalog/db.go", "go.etcd.io/bbolt go.etcd.io/bbolt/errors", nil},
@@ -81,6 +84,32 @@ func TestCheckSeesWhatIsForbidden(t *testing.T) {
 		}
 		if diff := cmp.Diff(tc.want, got); diff != "" {
 			t.Errorf("%s importing %s (-want +got):\n%s", tc.file, tc.imports, diff)
+		}
+	}
+}
+
+func TestNothingGoesAroundTheSeamToTheDisk(t *testing.T) {
+	for _, tc := range []struct {
+		file, imports, code, want string
+	}{
+		{"internal/cas/a.go", `"path/filepath"`, `var _ = filepath.Join("a", "b")`, ""},
+		{"internal/cas/a.go", `"path/filepath"`, `var _ = filepath.WalkDir`, "filepath.WalkDir"},
+		{"internal/catalog/a.go", `"path/filepath"`, `var _ = filepath.Glob`, "filepath.Glob"},
+		{"internal/cas/a_test.go", `"path/filepath"`, `var _ = filepath.WalkDir`, ""},
+		{"internal/cas/a.go", `"syscall"`, `var _ syscall.Stat_t`, ""},
+		{"internal/cas/a.go", `"syscall"`, `func f() { syscall.Unlink("x") }`, "syscall.Unlink"},
+		{"internal/cas/a.go", `"golang.org/x/sys/unix"`, `var _ = unix.Rename`, "unix.Rename"},
+		{"internal/cas/a.go", `fp "path/filepath"`, `var _ = fp.WalkDir`, "another name"},
+		{"internal/cas/a.go", `. "path/filepath"`, `var _ = WalkDir`, "another name"},
+		{"internal/config/a.go", `"path/filepath"`, `var _ = filepath.WalkDir`, ""},
+	} {
+		source := "package p\nimport " + tc.imports + "\n" + tc.code + "\n"
+		broken, err := Check(fstest.MapFS{tc.file: {Data: []byte(source)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(broken, "\n"); (tc.want == "") != (got == "") || !strings.Contains(got, tc.want) {
+			t.Errorf("%s with %s: got %q, want something about %q", tc.file, tc.code, got, tc.want)
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 
 	"chantal"
@@ -72,7 +71,7 @@ func (s *Store) resolve(repo string, d chantal.Digest) (chantal.Digest, error) {
 	if ok {
 		return to, nil
 	}
-	hex, err := os.ReadFile(filepath.Join(s.dir, rel))
+	hex, err := s.disk.ReadFile(filepath.Join(s.dir, rel))
 	if err != nil {
 		return "", fmt.Errorf("alias %s: %w", d, cause(err))
 	}
@@ -86,36 +85,26 @@ func (s *Store) resolve(repo string, d chantal.Digest) (chantal.Digest, error) {
 // synced for it to stay.
 func (s *Store) writeAlias(rel string, to chantal.Digest) (dirs []string, err error) {
 	path := filepath.Join(s.dir, rel)
-	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, []byte(to.Hex())) {
+	if have, err := s.disk.ReadFile(path); err == nil && bytes.Equal(have, []byte(to.Hex())) {
 		return nil, nil
 	}
 	dir := filepath.Dir(path)
-	dirs = []string{dir}
-	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrNotExist) {
-		err = os.MkdirAll(dir, 0o755)
-		if err != nil {
-			return nil, err
-		}
-		for d := filepath.Dir(dir); len(d) > len(s.dir); d = filepath.Dir(d) {
-			dirs = append(dirs, d)
-		}
-	} else if err == nil {
-		dirs = append(dirs, filepath.Dir(dir))
-	} else if !errors.Is(err, fs.ErrExist) {
+	if dirs, err = s.makeDirs(dir); err != nil {
 		return nil, err
 	}
+	dirs = append(dirs, dir)
 	tmp := s.temp(dir)
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	f, err := s.disk.Create(tmp, 0o444)
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.WriteString(to.Hex())
-	err = errors.Join(err, s.fsync(f), f.Close())
+	_, err = f.Write([]byte(to.Hex()))
+	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = s.disk.Rename(tmp, path)
 	}
 	if err != nil {
-		os.Remove(tmp)
+		s.disk.Remove(tmp)
 		return nil, err
 	}
 	return dirs, nil

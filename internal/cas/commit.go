@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -42,17 +41,17 @@ func (s *Store) admit(b Blob, temp string, aliases []string) (Blob, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		os.Remove(temp)
+		s.disk.Remove(temp)
 		return Blob{}, fmt.Errorf("store: %w", fs.ErrClosed)
 	}
 	e := &entry{blob: b, path: temp, aliases: aliases}
 	if p := s.pending[b.Digest]; p != nil {
 		e.blob, e.path = p.blob, ""
-	} else if fi, err := os.Lstat(s.blobPath(b.Digest)); err == nil && fi.Size() == b.Size {
+	} else if fi, err := s.disk.Stat(s.blobPath(b.Digest)); err == nil && fi.Size() == b.Size {
 		e.blob, e.path = blobOf(b.Digest, fi), ""
 	}
 	if e.path == "" {
-		os.Remove(temp)
+		s.disk.Remove(temp)
 	} else {
 		s.pending[b.Digest] = e
 	}
@@ -225,20 +224,14 @@ func (s *Store) settleFile(e *entry, final string) error {
 			return err
 		}
 	}
-	if err := os.Chtimes(e.path, time.Now(), e.blob.Modified); err != nil {
+	if err := s.disk.Times(e.path, time.Now(), e.blob.Modified); err != nil {
 		return err
 	}
-	f, err := os.Open(e.path)
-	if err != nil {
-		return err
-	}
-	if err = s.fsync(f); err != nil {
+	if err := s.disk.Sync(e.path); err != nil {
 		e.suspect = true
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(e.path, final); err != nil {
+	if err := s.disk.Rename(e.path, final); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -250,13 +243,13 @@ func (s *Store) settleFile(e *entry, final string) error {
 // copyAnew writes the bytes to another file: after a failed sync a second one
 // on the same file can succeed without the bytes being on disk.
 func (s *Store) copyAnew(e *entry) error {
-	from, err := os.Open(e.path)
+	from, err := s.disk.Open(e.path)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
 	tmp := s.temp(filepath.Dir(e.path))
-	to, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	to, err := s.disk.Create(tmp, 0o444)
 	if err != nil {
 		return err
 	}
@@ -266,14 +259,14 @@ func (s *Store) copyAnew(e *entry) error {
 		_, err = sums.check(Want{Path: e.path, Digests: []chantal.Digest{e.blob.Digest}}, e.blob.Size, n)
 	}
 	if err = errors.Join(err, to.Close()); err != nil {
-		os.Remove(tmp)
+		s.disk.Remove(tmp)
 		return err
 	}
 	s.mu.Lock()
 	old := e.path
 	e.path, e.suspect = tmp, false
 	s.mu.Unlock()
-	return os.Remove(old)
+	return s.disk.Remove(old)
 }
 
 // syncDirs syncs the folders of all entries once and returns the errors.
@@ -290,7 +283,7 @@ func (s *Store) syncDirs(batch []*entry) map[string]error {
 	g.SetLimit(syncWorkers)
 	for _, d := range slices.Sorted(maps.Keys(dirs)) {
 		g.Go(func() error {
-			if err := s.syncDir(d); err != nil {
+			if err := s.disk.Sync(d); err != nil {
 				mu.Lock()
 				bad[d] = err
 				mu.Unlock()
@@ -302,14 +295,6 @@ func (s *Store) syncDirs(batch []*entry) map[string]error {
 	return bad
 }
 
-func (s *Store) syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.fsync(f), f.Close())
-}
-
 // flushUses writes when blobs were last opened.
 func (s *Store) flushUses() {
 	s.useMu.Lock()
@@ -319,6 +304,6 @@ func (s *Store) flushUses() {
 	for d, at := range used {
 		// A zero time leaves the mtime alone. A failure only makes the blob
 		// look older than it is.
-		os.Chtimes(s.blobPath(d), at, time.Time{})
+		s.disk.Times(s.blobPath(d), at, time.Time{})
 	}
 }

@@ -8,12 +8,13 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"chantal/internal/disk"
 )
 
 // derived knows the files that can be made again, to evict the least recently
@@ -44,12 +45,12 @@ func (s *Store) derivedPath(key string) (string, error) {
 // Derived opens what PutDerived has written under key, of [a-z0-9.-] and not
 // beginning with a dot. The caller closes the file. The error is
 // fs.ErrNotExist when it is not there (any more).
-func (s *Store) Derived(key string) (*os.File, error) {
+func (s *Store) Derived(key string) (*disk.File, error) {
 	path, err := s.derivedPath(key)
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(path)
+	f, err := s.disk.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("derived file %s: %w", key, cause(err))
 	}
@@ -62,7 +63,7 @@ func (s *Store) Derived(key string) (*os.File, error) {
 		}
 		d.kept = d.used
 	}
-	os.Chtimes(path, time.Now(), time.Time{}) // failing makes it look older, no more
+	s.disk.Times(path, time.Now(), time.Time{}) // failing makes it look older, no more
 	return f, nil
 }
 
@@ -76,18 +77,18 @@ func (s *Store) PutDerived(key string, write func(io.Writer) error) error {
 		return err
 	}
 	temp := s.temp(filepath.Dir(path))
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := s.disk.Create(temp, 0o644)
 	if err != nil {
 		return fmt.Errorf("derived file %s: %w", key, err)
 	}
-	defer os.Remove(temp) // gone after success
-	w := bufio.NewWriterSize(f, 64<<10)
-	err = write(w)
+	defer s.disk.Remove(temp) // gone after success
+	w := &countingWriter{w: f}
+	b := bufio.NewWriterSize(w, 64<<10)
+	err = write(b)
 	if err == nil {
-		err = w.Flush()
+		err = b.Flush()
 	}
-	size, seekErr := f.Seek(0, io.SeekEnd)
-	if err = errors.Join(err, seekErr, f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("derived file %s: %w", key, err)
 	}
 	s.derived.mu.Lock()
@@ -95,17 +96,29 @@ func (s *Store) PutDerived(key string, write func(io.Writer) error) error {
 	if err := s.listDerived(); err != nil {
 		return err
 	}
-	if err := os.Rename(temp, path); err != nil {
+	if err := s.disk.Rename(temp, path); err != nil {
 		return fmt.Errorf("derived file %s: %w", key, err)
 	}
 	if old := s.derived.files[key]; old != nil {
 		s.derived.total -= old.size
 	}
 	now := time.Now()
-	s.derived.files[key] = &derivedFile{size: size, used: now, kept: now}
-	s.derived.total += size
+	s.derived.files[key] = &derivedFile{size: w.n, used: now, kept: now}
+	s.derived.total += w.n
 	s.evictDerived(key)
 	return nil
+}
+
+// countingWriter counts what it writes.
+type countingWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // listDerived learns once what earlier runs left. s.derived.mu is held.
@@ -113,7 +126,7 @@ func (s *Store) listDerived() error {
 	if s.derived.files != nil {
 		return nil
 	}
-	files, err := os.ReadDir(filepath.Join(s.dir, "derived"))
+	files, err := s.disk.List(filepath.Join(s.dir, "derived"))
 	if err != nil {
 		return fmt.Errorf("listing derived files: %w", err)
 	}
@@ -146,7 +159,7 @@ func (s *Store) evictDerived(keep string) {
 		if k == keep {
 			continue
 		}
-		err := os.Remove(filepath.Join(s.dir, "derived", k))
+		err := s.disk.Remove(filepath.Join(s.dir, "derived", k))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.log.Warn("evicting a derived file", "key", k, "err", err)
 			continue

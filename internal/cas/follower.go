@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"chantal"
+	"chantal/internal/disk"
 )
 
 // Follower reads a file that is arriving, at its own pace. It never returns
@@ -17,7 +17,7 @@ import (
 // only Close may be called from another.
 type Follower struct {
 	g      *Growing
-	f      *os.File
+	f      *disk.File
 	off    int64
 	ctx    context.Context // ends waiting reads
 	cancel context.CancelCauseFunc
@@ -38,8 +38,8 @@ func (g *Growing) Follow(ctx context.Context) (*Follower, error) {
 }
 
 // open opens the bytes where they are now: Commit may move them meanwhile.
-func (g *Growing) open() (*os.File, error) {
-	f, err := os.Open(g.temp)
+func (g *Growing) open() (*disk.File, error) {
+	f, err := g.s.disk.Open(g.temp)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"chantal"
+	"chantal/internal/disk"
 )
 
 // holdBack is how many bytes at the end of a file nobody gets before the whole
@@ -65,13 +65,13 @@ func (s *Store) Put(w Want, content []byte) (Blob, error) {
 		return s.admit(b, "", aliases)
 	}
 	temp := s.temp(filepath.Dir(s.blobPath(d)))
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	f, err := s.disk.Create(temp, 0o444)
 	if err != nil {
 		return Blob{}, s.diskError(w.Path, err)
 	}
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(temp)
+		s.disk.Remove(temp)
 		return Blob{}, s.diskError(w.Path, err)
 	}
 	return s.admit(b, temp, aliases)
@@ -92,7 +92,7 @@ type Growing struct {
 	done    chan struct{}
 
 	writing sync.Mutex // held by Write, Commit and Abort
-	f       *os.File
+	f       *disk.Output
 	hash    pipeline
 
 	mu      sync.Mutex
@@ -120,7 +120,7 @@ func (s *Store) Create(w Want) (*Growing, error) {
 		}
 	}
 	temp := s.temp(dir)
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	f, err := s.disk.Create(temp, 0o444)
 	if err != nil {
 		return nil, s.diskError(w.Path, err)
 	}
@@ -242,7 +242,7 @@ func (g *Growing) fail(err error) {
 	if g.end(Blob{}, err) {
 		g.hash.finish()
 		g.f.Close()
-		os.Remove(g.temp)
+		g.s.disk.Remove(g.temp)
 	}
 }
 

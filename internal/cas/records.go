@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,21 +101,22 @@ func (s *Store) AppendRecord(log string, v any) error {
 // flushRecords writes and syncs the lines of batch, or none of them. One
 // goroutine at a time does that for a log.
 func (s *Store) flushRecords(l *recordLog, batch []*appending) (err error) {
-	made, err := makeDirs(filepath.Dir(l.path))
+	made, err := s.makeDirs(filepath.Dir(l.path))
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_RDWR, 0o644)
+	if l.end < 0 {
+		end, err := s.intactEnd(l.path)
+		if err != nil {
+			return err
+		}
+		l.end = end
+	}
+	f, err := s.disk.Append(l.path, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if l.end < 0 {
-		if l.end, err = intactEnd(f); err != nil {
-			l.end = -1
-			return err
-		}
-	}
 	if err := f.Truncate(l.end); err != nil { // a torn line, or what an error left
 		return err
 	}
@@ -123,16 +124,16 @@ func (s *Store) flushRecords(l *recordLog, batch []*appending) (err error) {
 	for _, a := range batch {
 		buf.Write(a.line)
 	}
-	_, err = f.WriteAt(buf.Bytes(), l.end)
+	_, err = f.Write(buf.Bytes())
 	if err == nil {
-		err = s.fsync(f)
+		err = f.Sync()
 	}
 	if err == nil && l.end == 0 {
 		made = append(made, filepath.Dir(l.path))
 	}
 	for _, dir := range made {
 		if err == nil {
-			err = s.syncDir(dir)
+			err = s.disk.Sync(dir)
 		}
 	}
 	if err != nil {
@@ -144,26 +145,36 @@ func (s *Store) flushRecords(l *recordLog, batch []*appending) (err error) {
 
 // makeDirs makes dir with its parents and returns the folders that got a new
 // entry.
-func makeDirs(dir string) ([]string, error) {
-	var changed []string
-	for d := dir; ; d = filepath.Dir(d) {
-		_, err := os.Lstat(d)
-		if err == nil || filepath.Dir(d) == d {
-			break
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+func (s *Store) makeDirs(dir string) (changed []string, err error) {
+	err = s.disk.Mkdir(dir)
+	up := filepath.Dir(dir)
+	if errors.Is(err, fs.ErrNotExist) && up != dir {
+		if changed, err = s.makeDirs(up); err != nil {
 			return nil, err
 		}
-		changed = append(changed, filepath.Dir(d))
+		err = s.disk.Mkdir(dir)
 	}
-	return changed, os.MkdirAll(dir, 0o755)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return changed, nil
+	case err != nil:
+		return nil, err
+	}
+	return append(changed, up), nil
 }
 
-// intactEnd returns where the last whole line ends that is JSON or followed by
-// others.
-func intactEnd(r io.Reader) (int64, error) {
-	var end int64
-	err := eachLine(r, func(line []byte) error { end += int64(len(line)); return nil })
+// intactEnd returns where in a log the last whole line ends that is JSON or
+// followed by others; 0 where there is no log.
+func (s *Store) intactEnd(path string) (end int64, err error) {
+	f, err := s.disk.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	err = eachLine(f, func(line []byte) error { end += int64(len(line)); return nil })
 	return end, err
 }
 
@@ -199,7 +210,7 @@ func (s *Store) Records(log string, yield func(line []byte) error) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(path)
+	f, err := s.disk.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -222,22 +233,41 @@ func (s *Store) Records(log string, yield func(line []byte) error) error {
 	return nil
 }
 
+// files yields the paths of all files below dir, and the errors of folders
+// that cannot be read.
+func (s *Store) files(dir string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) { s.eachFile(dir, yield) }
+}
+
+func (s *Store) eachFile(dir string, yield func(string, error) bool) bool {
+	entries, err := s.disk.List(dir)
+	if err != nil && !yield(dir, err) {
+		return false
+	}
+	for _, f := range entries {
+		path := filepath.Join(dir, f.Name())
+		if f.IsDir() {
+			if !s.eachFile(path, yield) {
+				return false
+			}
+		} else if !yield(path, nil) {
+			return false
+		}
+	}
+	return true
+}
+
 // RecordLogs returns the names of all logs, sorted.
 func (s *Store) RecordLogs() ([]string, error) {
 	top := filepath.Join(s.dir, "records")
 	var logs []string
-	err := filepath.WalkDir(top, func(path string, f fs.DirEntry, err error) error {
-		if err != nil || f.IsDir() {
-			return err
+	for path, err := range s.files(top) {
+		if err != nil {
+			return nil, fmt.Errorf("listing records: %w", err)
 		}
-		rel, err := filepath.Rel(top, path)
-		if name, ok := strings.CutSuffix(rel, recordExt); ok && err == nil {
+		if name, ok := strings.CutSuffix(strings.TrimPrefix(path, top+string(filepath.Separator)), recordExt); ok {
 			logs = append(logs, filepath.ToSlash(name))
 		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing records: %w", err)
 	}
 	slices.Sort(logs)
 	return logs, nil

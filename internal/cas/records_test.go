@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"chantal/internal/disk"
 )
 
 func lines(t *testing.T, s *Store, log string) []string {
@@ -118,12 +120,14 @@ func TestConcurrentAppendsShareASync(t *testing.T) {
 	}
 	var mu sync.Mutex
 	syncs := 0
-	s.fsync = func(f *os.File) error {
-		mu.Lock()
-		syncs++
-		mu.Unlock()
-		time.Sleep(5 * time.Millisecond)
-		return f.Sync()
+	s.disk.Around = func(op *disk.Op, do func() error) error {
+		if op.Kind == disk.Sync {
+			mu.Lock()
+			syncs++
+			mu.Unlock()
+			time.Sleep(5 * time.Millisecond)
+		}
+		return do()
 	}
 	const n = 100
 	var wg sync.WaitGroup
@@ -148,11 +152,16 @@ func TestAFailedAppendLeavesNoRecord(t *testing.T) {
 	if err := s.AppendRecord("names", 1); err != nil {
 		t.Fatal(err)
 	}
-	s.fsync = func(*os.File) error { return errors.New("I/O error") }
+	s.disk.Around = func(op *disk.Op, do func() error) error {
+		if op.Kind == disk.Sync {
+			return errors.New("I/O error")
+		}
+		return do()
+	}
 	if err := s.AppendRecord("names", 2); err == nil {
 		t.Error("no error")
 	}
-	s.fsync = (*os.File).Sync
+	s.disk.Around = nil
 	if err := s.AppendRecord("names", 3); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,6 +32,7 @@ import (
 	"time"
 
 	"chantal"
+	"chantal/internal/disk"
 )
 
 // tempPrefix begins the names of all temporary files.
@@ -43,6 +43,7 @@ const useEvery = time.Minute
 
 // Options tunes a Store; zero fields get the defaults given here.
 type Options struct {
+	Disk       disk.Disk     // default: the operating system's
 	Log        *slog.Logger  // default: nothing is logged
 	SyncEvery  time.Duration // how long a verified blob waits to be made durable at most; 200 ms
 	SyncFiles  int           // that many waiting blobs are made durable at once; 64
@@ -52,11 +53,12 @@ type Options struct {
 // Store is a content-addressed store in one folder. All methods are safe for
 // concurrent use.
 type Store struct {
-	dir string
-	log *slog.Logger
-	o   Options
-	run string       // in the names of this process's temporary files
-	seq atomic.Int64 // and their number
+	dir  string
+	disk disk.Disk
+	log  *slog.Logger
+	o    Options
+	run  string       // in the names of this process's temporary files
+	seq  atomic.Int64 // and their number
 
 	mu      sync.RWMutex
 	pending map[chantal.Digest]*entry // verified, not yet durable
@@ -69,10 +71,9 @@ type Store struct {
 	useMu sync.Mutex
 	used  map[chantal.Digest]time.Time
 
-	wake  chan struct{} // the queue is no longer empty, or Sync or Close wants a batch
-	full  chan struct{} // the batch must not wait
-	fsync func(*os.File) error
-	bg    sync.WaitGroup
+	wake chan struct{} // the queue is no longer empty, or Sync or Close wants a batch
+	full chan struct{} // the batch must not wait
+	bg   sync.WaitGroup
 
 	records recordLogs
 	derived derived
@@ -104,13 +105,12 @@ func Open(dir string, o Options) (*Store, error) {
 	var id [6]byte
 	rand.Read(id[:])
 	s := &Store{
-		dir: dir, log: o.Log, o: o, run: hex.EncodeToString(id[:]),
+		dir: dir, disk: o.Disk, log: o.Log, o: o, run: hex.EncodeToString(id[:]),
 		pending: make(map[chantal.Digest]*entry),
 		aliases: make(map[string]chantal.Digest),
 		used:    make(map[chantal.Digest]time.Time),
 		wake:    make(chan struct{}, 1),
 		full:    make(chan struct{}, 1),
-		fsync:   (*os.File).Sync,
 	}
 	if err := s.layOut(); err != nil {
 		return nil, fmt.Errorf("store %s cannot be written: %w", dir, err)
@@ -122,7 +122,7 @@ func Open(dir string, o Options) (*Store, error) {
 
 // layOut makes the folders and proves that files can be made in them.
 func (s *Store) layOut() error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if _, err := s.makeDirs(s.dir); err != nil {
 		return err
 	}
 	dirs := []string{"blobs", "alias", "alias-repo", "records", "derived"}
@@ -131,7 +131,7 @@ func (s *Store) layOut() error {
 	}
 	made := false
 	for _, d := range dirs {
-		err := os.Mkdir(filepath.Join(s.dir, d), 0o755)
+		err := s.disk.Mkdir(filepath.Join(s.dir, d))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -139,18 +139,17 @@ func (s *Store) layOut() error {
 	}
 	if made {
 		for _, d := range []string{filepath.Join(s.dir, "blobs"), s.dir} {
-			if err := s.syncDir(d); err != nil {
+			if err := s.disk.Sync(d); err != nil {
 				return err
 			}
 		}
 	}
 	probe := s.temp(filepath.Join(s.dir, "blobs", "00"))
-	f, err := os.OpenFile(probe, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	f, err := s.disk.Create(probe, 0o644)
 	if err != nil {
 		return err
 	}
-	f.Close()
-	return os.Remove(probe)
+	return errors.Join(f.Close(), s.disk.Remove(probe))
 }
 
 // Close makes everything committed durable and ends the background work. What
@@ -213,7 +212,7 @@ func (s *Store) Find(repo string, d chantal.Digest) (Blob, error) {
 	if e != nil {
 		return e.blob, nil
 	}
-	fi, err := os.Lstat(s.blobPath(d))
+	fi, err := s.disk.Stat(s.blobPath(d))
 	if err != nil {
 		return Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
 	}
@@ -222,7 +221,7 @@ func (s *Store) Find(repo string, d chantal.Digest) (Blob, error) {
 
 // Open opens the blob with the SHA-256 d, which may not be durable yet. The
 // caller closes the file. The error is fs.ErrNotExist when there is none.
-func (s *Store) Open(d chantal.Digest) (*os.File, Blob, error) {
+func (s *Store) Open(d chantal.Digest) (*disk.File, Blob, error) {
 	d, err := sha256Digest(d)
 	if err != nil {
 		return nil, Blob{}, err
@@ -238,7 +237,7 @@ func (s *Store) Open(d chantal.Digest) (*os.File, Blob, error) {
 		if e == nil {
 			break
 		}
-		f, err := os.Open(path)
+		f, err := s.disk.Open(path)
 		if err == nil {
 			return f, e.blob, nil
 		}
@@ -246,7 +245,7 @@ func (s *Store) Open(d chantal.Digest) (*os.File, Blob, error) {
 			return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
 		}
 	}
-	f, err := os.Open(s.blobPath(d))
+	f, err := s.disk.Open(s.blobPath(d))
 	if err != nil {
 		return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
 	}
@@ -265,7 +264,7 @@ func (s *Store) Open(d chantal.Digest) (*os.File, Blob, error) {
 // error of yield or of the disk.
 func (s *Store) Walk(yield func(Blob) error) error {
 	for i := range 256 {
-		files, err := os.ReadDir(filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", i)))
+		files, err := s.disk.List(filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", i)))
 		if err != nil {
 			return fmt.Errorf("listing blobs: %w", err)
 		}
@@ -299,17 +298,12 @@ func (s *Store) Digests() (map[chantal.Digest]struct{}, error) {
 	}
 	s.mu.Unlock()
 	for i := range 256 {
-		dir, err := os.Open(filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", i)))
+		files, err := s.disk.List(filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", i)))
 		if err != nil {
 			return nil, fmt.Errorf("listing blobs: %w", err)
 		}
-		names, err := dir.Readdirnames(-1)
-		dir.Close()
-		if err != nil {
-			return nil, fmt.Errorf("listing blobs: %w", err)
-		}
-		for _, name := range names {
-			if len(name) == 64 {
+		for _, f := range files {
+			if name := f.Name(); len(name) == 64 {
 				all[chantal.Digest("sha256:"+name)] = struct{}{}
 			}
 		}
@@ -336,22 +330,18 @@ func (s *Store) removeOldTemps() {
 	own := tempPrefix + s.run + "-"
 	n := 0
 	for _, top := range []string{"blobs", "alias", "alias-repo", "derived"} {
-		err := filepath.WalkDir(filepath.Join(s.dir, top), func(path string, f fs.DirEntry, err error) error {
+		for path, err := range s.files(filepath.Join(s.dir, top)) {
 			if s.isClosed() {
-				return fs.SkipAll
+				return
 			}
-			if err != nil || f.IsDir() {
-				return nil // a folder that cannot be read is somebody else's finding
+			if err != nil {
+				continue // a folder that cannot be read is somebody else's finding
 			}
-			if name := f.Name(); strings.HasPrefix(name, tempPrefix) && !strings.HasPrefix(name, own) {
-				if os.Remove(path) == nil {
+			if name := filepath.Base(path); strings.HasPrefix(name, tempPrefix) && !strings.HasPrefix(name, own) {
+				if s.disk.Remove(path) == nil {
 					n++
 				}
 			}
-			return nil
-		})
-		if err != nil {
-			s.log.Warn("removing temporary files of an earlier run", "err", err)
 		}
 	}
 	if n > 0 {

@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chantal"
+	"chantal/internal/disk"
 )
 
 func open(t *testing.T, dir string, o Options) *Store {
@@ -350,18 +351,18 @@ func TestAFailingDiskIsTriedAgain(t *testing.T) {
 	var mu sync.Mutex
 	broken := true
 	failed := make(map[string]bool)
-	s.fsync = func(f *os.File) error {
+	s.disk.Around = func(op *disk.Op, do func() error) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if broken {
-			failed[f.Name()] = true
-		} else if failed[f.Name()] {
-			t.Errorf("%s is trusted though a sync of it failed", f.Name())
-		}
-		if broken {
+		switch {
+		case op.Kind != disk.Sync:
+		case broken:
+			failed[op.Path] = true
 			return errors.New("I/O error")
+		case failed[op.Path]:
+			t.Errorf("%s is trusted though a sync of it failed", op.Path)
 		}
-		return f.Sync()
+		return do()
 	}
 	data := content(1, 3000)
 	if _, err := s.Put(Want{Size: -1}, data); err != nil {

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"regexp"
 	"runtime/debug"
 	"strings"
@@ -27,6 +28,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"chantal"
+	"chantal/internal/disk"
 )
 
 var (
@@ -69,9 +71,11 @@ var (
 
 // Catalog is an open catalog. All methods are safe for concurrent use.
 type Catalog struct {
-	db  *bolt.DB
-	log Log
-	now func() time.Time
+	path string
+	db   *bolt.DB
+	log  Log
+	now  func() time.Time
+	disk disk.Disk
 
 	mu     sync.Mutex // from choosing a time to the commit: times become visible in order
 	behind bool       // a record may be in its log and not in the database
@@ -86,15 +90,28 @@ type Repo struct {
 	Created    time.Time `json:"created"`
 }
 
+// Options tunes a Catalog; zero fields get the defaults given here.
+type Options struct {
+	Now    func() time.Time // default: time.Now
+	Logger *slog.Logger     // default: nothing is logged
+	Disk   disk.Disk        // default: the operating system's
+}
+
 // Open opens the catalog in the file path, and makes it from the records of
 // log when it is new. It fails when another process has it open, and when the
 // file is damaged.
-func Open(path string, log Log, now func() time.Time) (*Catalog, error) {
-	db, err := openDB(path)
+func Open(path string, log Log, o Options) (*Catalog, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	db, err := openDB(path, o.Disk)
 	if err != nil {
 		return nil, err
 	}
-	c := &Catalog{db: db, log: log, now: now}
+	c := &Catalog{path: path, db: db, log: log, now: o.Now, disk: o.Disk}
 	if err := c.catchUp(); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("catalog %s: %w", path, err)
@@ -102,7 +119,7 @@ func Open(path string, log Log, now func() time.Time) (*Catalog, error) {
 	return c, nil
 }
 
-func openDB(path string) (db *bolt.DB, err error) {
+func openDB(path string, d disk.Disk) (db *bolt.DB, err error) {
 	// bbolt maps the file and trusts it: damage shows as a panic or a fault.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -124,23 +141,34 @@ func openDB(path string) (db *bolt.DB, err error) {
 			db = nil
 		}
 	}()
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second})
-	if err != nil {
-		return db, err
-	}
-	return db, db.Update(func(tx *bolt.Tx) error {
-		for _, name := range append([][]byte{bktWants}, recorded...) {
-			b, err := tx.CreateBucketIfNotExists(name)
-			if err != nil {
-				return err
-			}
-			// Reading everything once finds pages that are not there.
-			if err := b.ForEach(func(_, _ []byte) error { return nil }); err != nil {
-				return err
-			}
+	err = d.Update(path, func() (err error) {
+		if db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second}); err != nil {
+			return err
 		}
-		return nil
+		return db.Update(layOut)
 	})
+	return db, err
+}
+
+// update runs f in a transaction that writes: the only way to change the
+// database.
+func (c *Catalog) update(f func(*bolt.Tx) error) error {
+	return c.disk.Update(c.path, func() error { return c.db.Update(f) })
+}
+
+// layOut makes the buckets that are missing, and reads all of them.
+func layOut(tx *bolt.Tx) error {
+	for _, name := range append([][]byte{bktWants}, recorded...) {
+		b, err := tx.CreateBucketIfNotExists(name)
+		if err != nil {
+			return err
+		}
+		// Reading everything once finds pages that are not there.
+		if err := b.ForEach(func(_, _ []byte) error { return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close closes the database.
@@ -275,7 +303,7 @@ func (c *Catalog) Clock() (t time.Time, err error) {
 			return nil
 		}
 		t = now
-		return c.db.Update(func(tx *bolt.Tx) error { return raiseClock(tx, t) })
+		return c.update(func(tx *bolt.Tx) error { return raiseClock(tx, t) })
 	})
 	if err != nil {
 		return time.Time{}, fmt.Errorf("reading the catalog's clock: %w", err)

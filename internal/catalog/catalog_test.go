@@ -85,7 +85,7 @@ func (c *clock) set(t time.Time) {
 
 func open(t *testing.T, path string, l Log, c *clock) *Catalog {
 	t.Helper()
-	cat, err := Open(path, l, c.now)
+	cat, err := Open(path, l, Options{Now: c.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,7 +380,7 @@ func TestWhatClientsWant(t *testing.T) {
 func TestOnlyOneProcessHasTheCatalog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "catalog.db")
 	open(t, path, newLogs(), newClock())
-	if _, err := Open(path, newLogs(), time.Now); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := Open(path, newLogs(), Options{}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -410,7 +410,7 @@ func TestADamagedFileSaysWhatToDo(t *testing.T) {
 			if err := damage(path); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Open(path, l, clk.now); err == nil || !strings.Contains(err.Error(), "chantal verify --rebuild") {
+			if _, err := Open(path, l, Options{Now: clk.now}); err == nil || !strings.Contains(err.Error(), "chantal verify --rebuild") {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -214,7 +214,7 @@ func (c *Catalog) Want(repo string, wants map[string]map[string]time.Time) error
 	if err := checkRepo(repo); err != nil {
 		return err
 	}
-	err := c.db.Update(func(tx *bolt.Tx) error {
+	err := c.update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bktWants)
 		for tree, paths := range wants {
 			if err := checkTree(repo, tree); err != nil {

@@ -62,7 +62,7 @@ func (c *Catalog) commit(log string, r record) error {
 	if err := c.log.AppendRecord(log, r); err != nil {
 		return err
 	}
-	err := c.db.Update(func(tx *bolt.Tx) error {
+	err := c.update(func(tx *bolt.Tx) error {
 		if err := apply(tx, r); err != nil {
 			return err
 		}
@@ -135,7 +135,7 @@ func applyObserved(tx *bolt.Tx, o chantal.Observation, g *chantal.Generation) er
 func (c *Catalog) Rebuild() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.db.Update(func(tx *bolt.Tx) error {
+	err := c.update(func(tx *bolt.Tx) error {
 		for _, b := range recorded {
 			if err := tx.DeleteBucket(b); err != nil {
 				return err
@@ -156,7 +156,7 @@ func (c *Catalog) Rebuild() error {
 // catchUp applies the records that the database lacks: all of them when it is
 // new, the last one after a crash at the wrong moment.
 func (c *Catalog) catchUp() error {
-	if err := c.db.Update(c.replay); err != nil {
+	if err := c.update(c.replay); err != nil {
 		return err
 	}
 	c.behind = false

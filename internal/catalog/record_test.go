@@ -139,7 +139,7 @@ func TestRecordsThatAreGoneOrStrangeAreErrors(t *testing.T) {
 			open(t, path, l, clk).Close()
 			l.lines = maps.Clone(l.lines)
 			spoil(l)
-			if _, err := Open(path, l, clk.now); err == nil || !strings.Contains(err.Error(), "record") {
+			if _, err := Open(path, l, Options{Now: clk.now}); err == nil || !strings.Contains(err.Error(), "record") {
 				t.Errorf("got %v", err)
 			}
 		})
