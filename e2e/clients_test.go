@@ -31,17 +31,21 @@ func mkdirs(ts *testscript.TestScript, under string, dirs ...string) {
 	}
 }
 
-// aptReset makes apt a system of its own in $WORK/apt: nothing installed, no
+// aptSystem makes apt a system of its own below base: nothing installed, no
 // lists, nothing downloaded. Sources and proxy stay. Packages are installed
-// below $ROOT.
-func aptReset(ts *testscript.TestScript, neg bool, args []string) {
-	base := ts.Getenv("WORK") + "/apt"
+// below base/root; $APT_CONFIG is to be base/apt.conf.
+func aptSystem(base string) error {
 	for _, d := range []string{"root", "state", "cache"} {
-		ts.Check(os.RemoveAll(filepath.Join(base, d)))
+		if err := os.RemoveAll(filepath.Join(base, d)); err != nil {
+			return err
+		}
 	}
-	mkdirs(ts, base, "root/var/lib/dpkg/info", "root/var/lib/dpkg/updates", "root/var/log/apt", "state/lists/partial",
-		"cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d", "log")
-	ts.Check(os.WriteFile(base+"/root/var/lib/dpkg/status", nil, 0o644))
+	for _, d := range []string{"root/var/lib/dpkg/info", "root/var/lib/dpkg/updates", "root/var/log/apt", "state/lists/partial",
+		"cache/archives/partial", "etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d", "log"} {
+		if err := os.MkdirAll(filepath.Join(base, d), 0o755); err != nil {
+			return err
+		}
+	}
 	conf := fmt.Sprintf(`Dir "%[1]s";
 Dir::State "%[1]s/state";
 Dir::State::status "%[1]s/root/var/lib/dpkg/status";
@@ -57,7 +61,12 @@ Acquire::Retries "0";
 Acquire::http::Timeout "60";
 DPkg::Options { "--root=%[1]s/root"; "--force-not-root"; "--log=%[1]s/log/dpkg.log"; };
 `, base)
-	ts.Check(os.WriteFile(base+"/apt.conf", []byte(conf), 0o644))
+	return errors.Join(os.WriteFile(base+"/root/var/lib/dpkg/status", nil, 0o644), os.WriteFile(base+"/apt.conf", []byte(conf), 0o644))
+}
+
+// aptReset makes apt a system of its own in $WORK/apt.
+func aptReset(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(aptSystem(ts.Getenv("WORK") + "/apt"))
 }
 
 // aptSource writes the one source and resets apt:
@@ -105,12 +114,16 @@ func dnfRepo(ts *testscript.TestScript, neg bool, args []string) {
 func dnf(ts *testscript.TestScript, neg bool, args []string) {
 	base := ts.Getenv("WORK") + "/dnf"
 	mkdirs(ts, base, "log")
-	common := []string{
+	run(ts, neg, "dnf", append(dnfOptions(base), args...)...)
+}
+
+// dnfOptions makes dnf a system of its own below base.
+func dnfOptions(base string) []string {
+	return []string{
 		"-y", "--installroot=" + base + "/root", "--releasever=9", "--setopt=reposdir=" + base + "/repos",
 		"--setopt=cachedir=" + base + "/cache", "--setopt=persistdir=" + base + "/state", "--setopt=logdir=" + base + "/log",
 		"--setopt=skip_if_unavailable=0", "--setopt=retries=1", "--disableplugin=local",
 	}
-	run(ts, neg, "dnf", append(common, args...)...)
 }
 
 // pip runs pip without its cache and configuration. "pip download X" and
@@ -118,9 +131,10 @@ func dnf(ts *testscript.TestScript, neg bool, args []string) {
 func pip(ts *testscript.TestScript, neg bool, args []string) {
 	p, err := python("pip")
 	ts.Check(err)
-	options := []string{args[0], "--isolated", "--no-cache-dir", "--disable-pip-version-check", "--retries", "0", "--trusted-host", "127.0.0.1"}
-	run(ts, neg, p, append(options, args[1:]...)...)
+	run(ts, neg, p, append([]string{args[0]}, append(pipOptions, args[1:]...)...)...)
 }
+
+var pipOptions = []string{"--isolated", "--no-cache-dir", "--disable-pip-version-check", "--retries", "0", "--trusted-host", "127.0.0.1"}
 
 // uv runs "uv pip …" without its cache and configuration.
 func uv(ts *testscript.TestScript, neg bool, args []string) {

@@ -9,7 +9,7 @@ import (
 const (
 	bindingLife = 5 * time.Minute  // after which an idle client is no longer held to its generation
 	bindingHold = 60 * time.Second // how long other connections of a client join its older generation
-	bindingLull = 2 * time.Second  // how long after its last use a closed connection still counts
+	bindingLull = 2 * time.Second  // how long after its last use a connection gives another one its signature
 )
 
 // Conn is one client connection. The server closes it when the connection ends.
@@ -74,8 +74,9 @@ func (m *Mirror) begin(r *Repo, head state, c Client, plain bool) state {
 			continue
 		}
 		kept = append(kept, b)
-		busy := !b.conn.closed.Load() || now.Sub(b.used) < bindingLull
-		if plain && !c.NoCache && busy && b.state.Generation != head.Generation && now.Sub(b.bound) < bindingHold {
+		// A client that has closed its connection has what it came for: a new
+		// root request is its next visit.
+		if plain && !c.NoCache && !b.conn.closed.Load() && b.state.Generation != head.Generation && now.Sub(b.bound) < bindingHold {
 			chosen, bound = b.state, b.bound
 		}
 	}

@@ -169,7 +169,8 @@ func (n *node) apply(cfg *config.Config) error {
 
 // settings turns the configuration of a repository into what mirror works with.
 func settings(c config.Repo, format chantal.Format) (mirror.Settings, error) {
-	s := mirror.Settings{Name: c.Name, Type: c.Type, Format: format, Upstream: c.Upstream, Refresh: c.Refresh}
+	s := mirror.Settings{Name: c.Name, Type: c.Type, Format: format, Upstream: c.Upstream}
+	s.Refresh = max(c.Refresh, time.Nanosecond) // 0s: every time
 	if c.Keyring != "" {
 		ring, err := sign.LoadKeyring(c.Keyring)
 		if err != nil {

@@ -23,6 +23,7 @@ type APT struct {
 	Components []string // the first holds the packages; nil for "main"
 	Arch       string   // of the index; empty for amd64
 	ByHash     bool     // Acquire-By-Hash, with the files of every publishing kept
+	Brief      bool     // with ByHash: those of the present publishing alone
 	SHA512     bool     // list SHA512 beside SHA256
 	MD5        bool     // list MD5Sum too
 	ReleaseGPG bool     // Release and Release.gpg beside InRelease
@@ -31,6 +32,7 @@ type APT struct {
 	Unsigned   bool              // InRelease is plain text, though there is a Key
 	Index      map[string][]byte // what replaces an index before Release is written, by path below the suite
 	Stanzas    string            // added to Packages as it stands
+	Stamp      string            // the version of something that every index of every component speaks of; empty for nothing
 
 	date   time.Time
 	pool   Files
@@ -49,6 +51,9 @@ func NewAPT(key *Key, now time.Time, suites ...string) *APT {
 
 // Date returns the Date of the next publishing.
 func (a *APT) Date() time.Time { return a.date }
+
+// SetDate sets the Date of the next publishing, in whole seconds.
+func (a *APT) SetDate(t time.Time) { a.date = t.UTC().Truncate(time.Second) }
 
 // PoolPath returns where the .deb of p lies, relative to the repository.
 func (a *APT) PoolPath(p Package) string {
@@ -107,6 +112,9 @@ func (a *APT) packages() []byte {
 // Publish returns the repository as it is now and moves its date on.
 func (a *APT) Publish() (Files, error) {
 	files := maps.Clone(a.pool)
+	if a.Brief {
+		clear(a.byHash)
+	}
 	for _, suite := range a.Suites {
 		if err := a.suite(files, suite); err != nil {
 			return nil, fmt.Errorf("publish suite %s: %w", suite, err)
@@ -144,6 +152,13 @@ func (a *APT) suite(files Files, suite string) error {
 				text := p.Name + ", made for a test"
 				fmt.Fprintf(&words, "Package: %s\nDescription-md5: %x\nDescription-en: %s\n\n", p.Name, md5.Sum([]byte(text+"\n")), text)
 			}
+		}
+		if a.Stamp != "" {
+			stamp := Package{Name: "stamp-" + c, Version: a.Stamp}
+			list = append(list, stamp.control()...)
+			list = fmt.Appendf(list, "Filename: pool/stamp-%s_%s_all.deb\nSize: 100\nSHA256: %s\n\n", c, a.Stamp, sha256hex([]byte(a.Stamp)))
+			fmt.Fprintf(&contents, "usr/share/stamp/%s misc/stamp-%s\n", a.Stamp, c)
+			fmt.Fprintf(&words, "Package: stamp-%s\nDescription-md5: %x\nDescription-en: %s\n\n", c, md5.Sum([]byte(a.Stamp)), a.Stamp)
 		}
 		indexes[c+"/binary-"+arch+"/Packages"] = list
 		indexes[c+"/Contents-"+arch] = contents.Bytes()

@@ -37,6 +37,8 @@ const (
 	Stall    Fault = "stall"    // half the body, the rest after Release
 	Flip     Fault = "flip"     // the right answer, after which what was staged is published
 	NoETag   Fault = "noetag"   // no ETag, no Last-Modified, never 304
+	Dated    Fault = "dated"    // no ETag: whole seconds of Last-Modified are all there is
+	Coarse   Fault = "coarse"   // an ETag made of Last-Modified and length, as common web servers do
 	Chunked  Fault = "chunked"  // no Content-Length, no ranges
 	Redirect Fault = "redirect" // 302 to the same path without the fault
 	Portal   Fault = "portal"   // 200 and somebody else's HTML, whatever was asked
@@ -46,7 +48,7 @@ const (
 
 var faults = []Fault{
 	NotFound, Gone, Forbidden, TooMany, Internal, Unavailable, Truncate, Corrupt, Tail, Lie, Slow, Hang, Stall,
-	Flip, NoETag, Chunked, Redirect, Portal, Huge, Empty,
+	Flip, NoETag, Dated, Coarse, Chunked, Redirect, Portal, Huge, Empty,
 }
 
 // ParseFault returns the fault with that name.
@@ -156,7 +158,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	w.Header().Set("Content-Type", contentType(r.URL.Path, f))
-	if kind != NoETag {
+	switch kind {
+	case NoETag, Dated:
+	case Coarse:
+		w.Header().Set("ETag", fmt.Sprintf(`"%x-%x"`, f.Modified.Unix(), len(f.Content)))
+	default:
 		w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(f.Content))[:18]+`"`)
 	}
 	if kind == NoETag || f.Modified.IsZero() {
@@ -179,7 +185,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			f.Content[at] ^= 0x20
 		}
 		http.ServeContent(w, r, "", f.Modified, bytes.NewReader(f.Content))
-	case "", Flip, NoETag:
+	case "", Flip, NoETag, Dated, Coarse:
 		http.ServeContent(w, r, "", f.Modified, bytes.NewReader(f.Content))
 	default:
 		badBody(w, r, kind, f.Content, released)

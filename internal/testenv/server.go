@@ -50,7 +50,7 @@ type Server struct {
 	mu       sync.Mutex
 	http     *http.Server // nil while down
 	served   chan struct{}
-	site     map[string]File // by absolute path; replaced, never changed
+	site     map[string]File // by absolute path
 	staged   map[string]File // what the fault flip changes to; nil for nothing
 	faults   []fault
 	released chan struct{} // closed to let bodies held by the fault stall go on
@@ -143,13 +143,11 @@ func (s *Server) Stage(prefix string, files Files) {
 func (s *Server) Put(path string, f File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	site := maps.Clone(s.site)
 	if f.Content == nil {
-		delete(site, path)
+		delete(s.site, path)
 	} else {
-		site[path] = f
+		s.site[path] = f
 	}
-	s.site = site
 }
 
 // File returns the file that is served at the absolute path without faults.
