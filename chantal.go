@@ -262,6 +262,7 @@ type RootFile struct {
 	Modified time.Time `json:"modified,omitzero"` // upstream's Last-Modified
 	Type     string    `json:"type,omitempty"`    // upstream's Content-Type
 	URL      string    `json:"url,omitempty"`     // where it was found, after redirects
+	Recent   bool      `json:"recent,omitempty"`  // was so new that etag and modified may be those of what came next, too
 }
 
 // Generation is one observed, immutable state of a tree. Everything below

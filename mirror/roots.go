@@ -239,7 +239,7 @@ func (t *tree) fetchRoot(ctx context.Context, base int, p string, have *chantal.
 	if ingest != nil {
 		req.Accept, limit = ingest.Accept(), ingest.Limit(p)
 	}
-	if have != nil {
+	if have != nil && t.tells(have) {
 		req.ETag, req.Modified = have.ETag, have.Modified
 	}
 	resp, err := m.Source.Fetch(ctx, req)
@@ -261,10 +261,34 @@ func (t *tree) fetchRoot(ctx context.Context, base int, p string, have *chantal.
 		return chantal.RootFile{}, nil, fetch.Unusable(redact(req.URL), err)
 	}
 	sum := sha256.Sum256(body)
-	return chantal.RootFile{
+	f := chantal.RootFile{
 		Path: p, Digest: chantal.Digest("sha256:" + hex.EncodeToString(sum[:])), Size: int64(len(body)),
-		ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: redact(resp.URL),
-	}, body, nil
+		ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: redact(resp.URL), Recent: resp.Recent(m.Now()),
+	}
+	t.rested(&f)
+	return f, body, nil
+}
+
+// tells reports whether upstream can say by its validators that a root is
+// still the one we have.
+func (t *tree) tells(have *chantal.RootFile) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !have.Recent || t.old[have.Path] == have.Digest
+}
+
+// rested notes of a root that it is no longer a recent one: the generation
+// that holds it goes on saying what was so when it was first seen.
+func (t *tree) rested(f *chantal.RootFile) {
+	if f.Recent {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.old == nil {
+		t.old = map[string]chantal.Digest{}
+	}
+	t.old[f.Path] = f.Digest
 }
 
 // readAll reads a body of at most limit bytes, all of it.
@@ -329,7 +353,7 @@ func (t *tree) places() ([]string, error) {
 func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (state, error) {
 	m, r := t.repo.m, t.repo
 	req := &fetch.Request{Repo: r.Name}
-	if !had.zero() {
+	if !had.zero() && t.tells(&had.gen.Roots[0]) {
 		req.ETag, req.Modified = had.gen.Roots[0].ETag, had.gen.Roots[0].Modified
 	}
 	places, err := t.places()
@@ -362,7 +386,8 @@ func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (stat
 		if err != nil {
 			return state{}, err
 		}
-		root := chantal.RootFile{Path: t.Name, Digest: blob.Digest, Size: blob.Size, ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: resp.URL}
+		root := chantal.RootFile{Path: t.Name, Digest: blob.Digest, Size: blob.Size, ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: resp.URL, Recent: resp.Recent(m.Now())}
+		t.rested(&root)
 		if !had.zero() && had.gen.Roots[0].Digest == blob.Digest {
 			return had, nil
 		}

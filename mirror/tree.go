@@ -43,6 +43,8 @@ type tree struct {
 	err     error     // why
 	notes   []string  // what was wrong with a generation that is served all the same
 	running *refresh
+
+	old map[string]chantal.Digest // by path: a root that was recent when first seen, and has been seen since
 }
 
 // refresh is one attempt to learn of upstream's newest state.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -32,6 +33,7 @@ const (
 	portal      trouble = "portal"      // somebody else's page
 	stalled     trouble = "stalled"     // half the body, the rest when released
 	silent      trouble = "silent"      // no answer before it is released
+	coarse      trouble = "coarse"      // an ETag made of the date alone
 )
 
 // upstream is a fetch.Source that serves files by URL, and fails on demand.
@@ -167,6 +169,9 @@ func respond(ctx context.Context, r *fetch.Request, f testenv.File, ok bool, kin
 		return status(404)
 	}
 	resp.ETag = `"` + sha256Of(f.Content).Hex() + `"`
+	if kind == coarse {
+		resp.ETag = fmt.Sprintf(`"%x"`, f.Modified.Unix())
+	}
 	if r.ETag == resp.ETag {
 		return &fetch.Response{Status: 304, Size: -1, URL: r.URL, Body: io.NopCloser(strings.NewReader(""))}, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"time"
 
 	"chantal"
 )
@@ -33,4 +34,22 @@ func (r *Response) Partial() bool { return r.Status == http.StatusPartialContent
 // Unusable is the error for an answer that came, but that cannot be served.
 func Unusable(url string, err error) error {
 	return &chantal.UpstreamError{URL: url, Status: http.StatusOK, Err: err}
+}
+
+// doubtful is how long a date tells nothing about what comes after it: it has
+// whole seconds, in which a file may change more than once, and clocks differ.
+// Web servers make ETags of such dates, too.
+const doubtful = time.Minute
+
+// Recent reports whether the file had been changed so short a time before the
+// answer, by upstream's clock or else by now, that its validators may be those
+// of other content as well (RFC 9110, section 8.8.2.2).
+func (r *Response) Recent(now time.Time) bool {
+	if r.Modified.IsZero() {
+		return false
+	}
+	if date, err := http.ParseTime(r.Header.Get("Date")); err == nil {
+		now = date
+	}
+	return now.Sub(r.Modified) < doubtful
 }
