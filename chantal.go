@@ -240,6 +240,38 @@ type (
 	}
 )
 
+// MirrorLister is the optional ability of a Format, found by type assertion, to
+// read and write lists of mirrors: files outside of a repository that say
+// where its copies are, and perhaps which of their roots are right.
+type MirrorLister interface {
+	// Lists returns the root that lists lead to, relative to the repository,
+	// and the forms that lists come in.
+	Lists() (root string, forms []string)
+	// ListURL returns the one spelling of a list's URL, without what clients
+	// add for themselves. likely says whether, going by its shape, u may be
+	// the URL of a list at all; only the content tells whether it is.
+	ListURL(u *url.URL) (canonical *url.URL, likely bool)
+	// ParseList reads a list. The error says why body is none, or none that
+	// leads anywhere.
+	ParseList(body []byte) (MirrorList, error)
+	// RenderList writes a list.
+	RenderList(l MirrorList) (body []byte, mediaType string)
+}
+
+// MirrorList is what a list of mirrors says.
+type MirrorList struct {
+	Form  string       // one of its Format's
+	Bases []string     // where the copies begin, the preferred first: http and https URLs that end in "/"
+	Roots []ListedRoot // the states of the root that are right, the present one first; nil where the list does not say
+}
+
+// ListedRoot is what a list of mirrors says of one state of the root.
+type ListedRoot struct {
+	Digests []Digest // strongest first, at least one
+	Size    int64    // in bytes; -1 where the list does not say
+	Date    time.Time
+}
+
 // Rendering says how a page is to be made.
 type Rendering struct {
 	Local  bool      // links lead to this server, relative to the page; else upstream's own URLs stay

@@ -15,14 +15,15 @@ import (
 )
 
 // Format is the rpm-md format. The zero value is ready to use, and safe for
-// concurrent use. It implements chantal.Format, chantal.Locator and
-// chantal.Closer.
+// concurrent use. It implements chantal.Format, chantal.Locator,
+// chantal.Closer and chantal.MirrorLister.
 type Format struct{}
 
 var (
-	_ chantal.Format  = Format{}
-	_ chantal.Locator = Format{}
-	_ chantal.Closer  = Format{}
+	_ chantal.Format       = Format{}
+	_ chantal.Locator      = Format{}
+	_ chantal.Closer       = Format{}
+	_ chantal.MirrorLister = Format{}
 )
 
 const (

@@ -107,13 +107,7 @@ func newest(records []record, now time.Time) time.Time {
 // readRepomd reads repomd.xml to its end. The error says where it is not XML,
 // not a repomd, or ends early; one that lists no file at all is an error too.
 func readRepomd(r io.Reader) ([]record, error) {
-	d := xml.NewDecoder(r)
-	d.CharsetReader = func(charset string, input io.Reader) (io.Reader, error) {
-		if strings.EqualFold(charset, "us-ascii") || strings.EqualFold(charset, "ascii") {
-			return input, nil
-		}
-		return nil, fmt.Errorf("encoding %q is not supported", charset)
-	}
+	d := newXMLDecoder(r)
 	var records []record
 	for rooted, ended := false, false; ; {
 		tok, err := d.Token()
@@ -150,6 +144,18 @@ func readRepomd(r io.Reader) ([]record, error) {
 			ended = true
 		}
 	}
+}
+
+// newXMLDecoder returns a decoder of UTF-8 and ASCII.
+func newXMLDecoder(r io.Reader) *xml.Decoder {
+	d := xml.NewDecoder(r)
+	d.CharsetReader = func(charset string, input io.Reader) (io.Reader, error) {
+		if strings.EqualFold(charset, "us-ascii") || strings.EqualFold(charset, "ascii") {
+			return input, nil
+		}
+		return nil, fmt.Errorf("encoding %q is not supported", charset)
+	}
+	return d
 }
 
 // promise returns what the record says of its file, dir being the folder that
@@ -277,16 +283,19 @@ func digests(sums ...checksum) ([]chantal.Digest, error) {
 			found = append(found, d)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b chantal.Digest) int {
-		switch {
-		case a.Stronger(b):
-			return -1
-		case b.Stronger(a):
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(found, strongest)
 	return found, nil
+}
+
+// strongest orders digests by what is preferred.
+func strongest(a, b chantal.Digest) int {
+	switch {
+	case a.Stronger(b):
+		return -1
+	case b.Stronger(a):
+		return 1
+	}
+	return 0
 }
 
 // size reads a size in bytes; an absent one is -1.
