@@ -105,10 +105,19 @@ func dnfReset(ts *testscript.TestScript, neg bool, args []string) {
 func dnfRepo(ts *testscript.TestScript, neg bool, args []string) {
 	dnfReset(ts, false, nil)
 	base := ts.Getenv("WORK") + "/dnf"
-	mkdirs(ts, base, "repos", "log")
+	mkdirs(ts, base, "log")
+	ts.Check(dnfSource(base, ts.Getenv("KEY"), args[0], args[1:]...))
+}
+
+// dnfSource makes the repository at url, with signed metadata, the one that
+// the dnf below base knows; lines are further settings of it.
+func dnfSource(base, key, url string, lines ...string) error {
 	repo := fmt.Sprintf("[test]\nname=test\nbaseurl=%s\nenabled=1\ngpgcheck=0\nrepo_gpgcheck=1\ngpgkey=file://%s\n%s\n",
-		args[0], ts.Getenv("KEY"), strings.Join(args[1:], "\n"))
-	ts.Check(os.WriteFile(base+"/repos/test.repo", []byte(repo), 0o644))
+		url, key, strings.Join(lines, "\n"))
+	if err := os.MkdirAll(base+"/repos", 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(base+"/repos/test.repo", []byte(repo), 0o644)
 }
 
 func dnf(ts *testscript.TestScript, neg bool, args []string) {

@@ -99,7 +99,11 @@ func newFire(t *testing.T, kind string, refresh time.Duration, settings string, 
 	if err := f.publisher.First(); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf("repos:\n  - {name: repo, type: %s, upstream: [%q], refresh: %s%s}\n", kind, f.upstream(), refresh, settings)
+	at := f.upstream()
+	if kind == "pypi" {
+		at += "/simple/"
+	}
+	config := fmt.Sprintf("repos:\n  - {name: repo, type: %s, upstream: [%q], refresh: %s%s}\n", kind, at, refresh, settings)
 	if err := os.WriteFile(f.path("chantal.yaml"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}

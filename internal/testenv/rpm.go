@@ -36,6 +36,9 @@ func NewRPM(key *Key, now time.Time) *RPM {
 	}
 }
 
+// SetDate sets what the next publishing says of its own age, in whole seconds.
+func (r *RPM) SetDate(t time.Time) { r.date = t.UTC().Truncate(time.Second) }
+
 // PoolPath returns where the .rpm of p lies, relative to the repository.
 func (r *RPM) PoolPath(p Package) string {
 	return fmt.Sprintf("Packages/%s/%s-%s-%s.%s.rpm", p.Name[:1], p.Name, p.Version, release, cmp.Or(p.Arch, "noarch"))
