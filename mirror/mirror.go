@@ -262,20 +262,29 @@ func (r *Repo) Prefix() string {
 // upstream returns the URLs at which the repository path p may be found, in
 // the order in which to try them.
 func (r *Repo) upstream(p string) []string {
-	rest, ok := strings.CutPrefix(p, r.Prefix())
-	if !ok {
+	if !strings.HasPrefix(p, r.Prefix()) {
 		return nil
 	}
-	urls := make([]string, 0, len(r.bases))
-	for _, b := range r.bases {
-		u := *b
-		u.Path, u.RawPath = u.Path+rest, ""
-		// Some object stores read a bare plus sign as a space.
-		u.RawPath = strings.ReplaceAll(u.EscapedPath(), "+", "%2B")
-		urls = append(urls, u.String())
+	bases := r.sources()
+	urls := make([]string, 0, len(bases))
+	for _, b := range bases {
+		urls = append(urls, r.urlAt(b, p))
 	}
 	return urls
 }
+
+// urlAt returns the URL of the repository path p below one of the bases.
+func (r *Repo) urlAt(base *url.URL, p string) string {
+	u := *base
+	u.Path, u.RawPath = u.Path+strings.TrimPrefix(p, r.Prefix()), ""
+	// Some object stores read a bare plus sign as a space.
+	u.RawPath = strings.ReplaceAll(u.EscapedPath(), "+", "%2B")
+	return u.String()
+}
+
+// sources returns the base URLs at which the repository is asked for, in the
+// order in which to try them.
+func (r *Repo) sources() []*url.URL { return r.bases }
 
 // tree returns the tree; it holds no state yet when nothing was observed of it.
 func (r *Repo) tree(t chantal.Tree) *tree {

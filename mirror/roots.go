@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/url"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,9 +30,15 @@ const (
 // errChanged says that upstream published while it was being read.
 var errChanged = errors.New("upstream changed while it was being read")
 
+// place is one upstream of a tree's roots.
+type place struct {
+	base *url.URL
+	last bool // no other one is asked after it
+}
+
 // rootSet is what one upstream answered for the roots of a tree.
 type rootSet struct {
-	base  int // index of the upstream
+	from  place
 	files []chantal.RootFile
 	body  map[string][]byte // nil for an unchanged set
 	same  bool              // the main root is the head's
@@ -43,8 +50,9 @@ type rootSet struct {
 // sure that all that is wanted of it is stored, and moves the head.
 func (t *tree) refreshRoots(ctx context.Context, had state) (state, error) {
 	var errs fetchErrors
-	for base := range t.repo.bases {
-		next, err := t.refreshFrom(ctx, base, had)
+	bases := t.repo.sources()
+	for i, base := range bases {
+		next, err := t.refreshFrom(ctx, place{base: base, last: i == len(bases)-1}, had)
 		if err == nil {
 			return next, nil
 		}
@@ -56,9 +64,9 @@ func (t *tree) refreshRoots(ctx context.Context, had state) (state, error) {
 	return state{}, errs.result(t.Roots[0])
 }
 
-func (t *tree) refreshFrom(ctx context.Context, base int, had state) (state, error) {
+func (t *tree) refreshFrom(ctx context.Context, from place, had state) (state, error) {
 	for try := 0; ; try++ {
-		set, err := t.fetchRoots(ctx, base, had)
+		set, err := t.fetchRoots(ctx, from, had)
 		if err == nil && set.same {
 			return had, nil
 		}
@@ -95,7 +103,7 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	}
 	if !had.zero() && !gen.Date.IsZero() && gen.Date.Before(had.gen.Date) {
 		return state{}, fmt.Errorf("%s from %s is of %s, older than the one served (%s): a stale mirror; the head stays",
-			t.Roots[0], r.bases[set.base].Redacted(), gen.Date.UTC().Format(time.RFC3339), had.gen.Date.UTC().Format(time.RFC3339))
+			t.Roots[0], set.from.base.Redacted(), gen.Date.UTC().Format(time.RFC3339), had.gen.Date.UTC().Format(time.RFC3339))
 	}
 	listed, err := parseListing(r.Format, gen.Roots, set.body)
 	if err != nil {
@@ -153,8 +161,8 @@ func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state
 
 // fetchRoots asks one upstream for the roots of the tree. Where the main one is
 // the head's and has been for a while, the others are not asked.
-func (t *tree) fetchRoots(ctx context.Context, base int, had state) (*rootSet, error) {
-	set := &rootSet{base: base, body: map[string][]byte{}, failed: map[string]string{}}
+func (t *tree) fetchRoots(ctx context.Context, from place, had state) (*rootSet, error) {
+	set := &rootSet{from: from, body: map[string][]byte{}, failed: map[string]string{}}
 	main := -1
 	for i, p := range t.Roots {
 		err := t.gather(ctx, set, p, had.gen.Root(p))
@@ -207,7 +215,7 @@ func (t *tree) fetchRoots(ctx context.Context, base int, had state) (*rootSet, e
 // another one by now.
 func (t *tree) changed(ctx context.Context, set *rootSet) error {
 	main := set.files[0]
-	again, _, err := t.fetchRoot(ctx, set.base, main.Path, &main)
+	again, _, err := t.fetchRoot(ctx, set.from, main.Path, &main)
 	if err == nil && again.Digest != main.Digest {
 		err = errChanged
 	}
@@ -216,7 +224,7 @@ func (t *tree) changed(ctx context.Context, set *rootSet) error {
 
 // gather fetches one root into the set.
 func (t *tree) gather(ctx context.Context, set *rootSet, p string, have *chantal.RootFile) error {
-	f, body, err := t.fetchRoot(ctx, set.base, p, have)
+	f, body, err := t.fetchRoot(ctx, set.from, p, have)
 	if err == nil && body == nil {
 		body, err = t.repo.m.readBlob(f.Digest)
 	}
@@ -231,9 +239,9 @@ func (t *tree) gather(ctx context.Context, set *rootSet, p string, have *chantal
 // fetchRoot fetches one root. have, when not nil, is the one known already: it
 // is asked for conditionally, and returned without a body when upstream
 // confirms it.
-func (t *tree) fetchRoot(ctx context.Context, base int, p string, have *chantal.RootFile) (chantal.RootFile, []byte, error) {
+func (t *tree) fetchRoot(ctx context.Context, from place, p string, have *chantal.RootFile) (chantal.RootFile, []byte, error) {
 	m, r := t.repo.m, t.repo
-	req := &fetch.Request{Repo: r.Name, URL: r.upstream(p)[base], NoCache: true}
+	req := &fetch.Request{Repo: r.Name, URL: r.urlAt(from.base, p), NoCache: true}
 	limit := int64(maxRoot)
 	ingest, _ := r.Format.(chantal.Ingester)
 	if ingest != nil {
