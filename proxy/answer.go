@@ -2,12 +2,15 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"mime"
+	"mime/multipart"
 	"net/http"
+	"net/textproto"
 	"path"
 	"strconv"
-	"strings"
 	"time"
 
 	"chantal"
@@ -18,11 +21,10 @@ import (
 type answer struct {
 	handler http.Handler // writes the answer itself: own pages; the rest is unset
 
-	file   *chantal.File                 // closed by write
-	reopen func() (*chantal.File, error) // opens the file again, once it is complete
-	body   []byte                        // in place of the file's content: a rendered page
-	status int                           // 0 for what file or body give
-	header http.Header                   // what goes beyond the fields below
+	file   *chantal.File           // closed by write; not nil without a handler
+	reopen func() (*answer, error) // finds the answer again, once the file is complete
+	body   []byte                  // in place of the file's content, not empty: a rendered page
+	header http.Header             // what goes beyond the fields below
 	etag   string
 	cache  string // Cache-Control
 	state  string // Cache-Status
@@ -53,7 +55,7 @@ func (h *Handler) open(r *http.Request, t *target, view chantal.View) (*answer, 
 	if f.Digest == "" {
 		a.etag = ""
 	}
-	a.reopen = func() (*chantal.File, error) { return view.Open(r.Context(), t.path) }
+	a.reopen = func() (*answer, error) { return h.open(r, t, view) }
 	if f.Tree != "" {
 		a.ref = t.repo.Name + "@" + t.ref.String()
 	}
@@ -78,148 +80,237 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, a *answer) {
 		a.handler.ServeHTTP(w, r)
 		return
 	}
-	if a.file != nil {
-		defer func() { a.file.Close() }()
-	}
-	growing, _ := a.content().(chantal.Growing)
-	if growing != nil && !followable(r, a.file.Size) {
-		// A part that is not the rest of the file, or a length that nobody
-		// knows yet, can only be answered when all has been verified.
-		if err := growing.Wait(r.Context()); err != nil {
-			h.fail(w, r, err)
-			return
-		}
-		f, err := a.reopen()
-		if err != nil {
-			h.fail(w, r, err)
-			return
-		}
+	s := choose(r, a.validators(), a.size())
+	if growing, ok := a.content().(chantal.Growing); ok && !a.early(r, s) {
+		err := growing.Wait(r.Context())
 		a.file.Close()
-		a.file, growing = f, nil
-		a.etag = `"` + f.Digest.Hex() + `"`
-	}
-	a.setHeader(w.Header(), r)
-	h.Metrics.answer(a)
-	switch {
-	case a.status != 0:
-		w.WriteHeader(a.status)
-		if r.Method != http.MethodHead && a.file != nil {
-			h.copy(w, a.file.Content)
+		if err == nil {
+			var again *answer
+			if again, err = a.reopen(); err == nil {
+				again.state = a.state // it was not here when it was asked for
+				h.write(w, r, again)
+				return
+			}
 		}
-	case growing != nil && r.Header.Get("Range") == "":
-		h.follow(w, r, a, growing)
-	case growing == nil && a.whole() && unconditional(r):
-		h.writeWhole(w, a.file)
+		h.fail(w, r, err)
+		return
+	}
+	defer a.file.Close()
+	switch s.status {
+	case http.StatusPreconditionFailed:
+		h.fail(w, r, &statusError{s.status, "the file is in another state than the request asks for; ask again without the condition"})
+		return
+	case http.StatusRequestedRangeNotSatisfiable:
+		h.fail(w, r, &rangeError{a.size()})
+		return
+	}
+	h.Metrics.answer(a)
+	a.setHeader(w.Header())
+	switch s.status {
+	case http.StatusNotModified:
+		w.Header().Del("Content-Type")
+		if a.etag != "" {
+			w.Header().Del("Last-Modified") // RFC 9110, 15.4.5: it would say nothing more
+		}
+		w.WriteHeader(s.status)
+	case http.StatusPartialContent:
+		h.writeParts(w, a, s.parts)
 	default:
-		http.ServeContent(w, r, "", a.modified(), a.content())
+		h.writeWhole(w, r, a)
 	}
 }
 
-// whole reports whether the answer is the file as it is stored, with the
-// fields that every file gets.
-func (a *answer) whole() bool { return a.file != nil && a.body == nil && a.header == nil }
-
-// unconditional reports whether a request asks for a whole file and nothing
-// less, so that there is nothing for ServeContent to decide.
-func unconditional(r *http.Request) bool {
-	if r.Method != http.MethodGet {
+// early reports whether a request can be answered from a file that is still
+// arriving: all of it, or the rest from a place that can be read before the
+// whole is verified. What depends on a length or a digest that nobody knows yet
+// waits; and so does a client to whom the end of the connection would be the
+// end of the file.
+func (a *answer) early(r *http.Request, s selection) bool {
+	header := r.Header
+	switch {
+	case a.etag == "" && (header["If-Match"] != nil || header["If-None-Match"] != nil || header["If-Range"] != nil):
 		return false
-	}
-	for _, key := range [...]string{"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
-		if len(r.Header[key]) > 0 {
-			return false
-		}
+	case a.file.Size < 0:
+		return r.Method == http.MethodGet && header["Range"] == nil && r.ProtoAtLeast(1, 1)
+	case s.status == http.StatusPartialContent:
+		return len(s.parts) == 1 && s.parts[0].to == a.file.Size && s.parts[0].from < a.file.Size-heldBack
 	}
 	return true
 }
 
-// writeWhole writes a file that is complete. What is on disk goes through
-// ReadFrom, which leaves the copying to the kernel; what is in memory goes out
-// in one Write.
-func (h *Handler) writeWhole(w http.ResponseWriter, f *chantal.File) {
-	out := w.Header()
-	values := [...]string{strconv.FormatInt(f.Size, 10), f.Modified.UTC().Format(http.TimeFormat)}
-	out["Content-Length"], out["Last-Modified"] = values[:1:1], values[1:]
-	if _, disk := f.Content.(interface{ Fd() uintptr }); disk {
-		// Without its head on the way net/http would read the first bytes
-		// itself.
-		if flusher, ok := w.(http.Flusher); ok {
-			flusher.Flush()
+// heldBack is how much of a file's end no reader gets before the whole has been
+// verified. An answer that would begin there waits, and can still be an error.
+const heldBack = 64 << 10
+
+// writeWhole writes all of a file. What is on disk goes through ReadFrom, which
+// leaves the copying to the kernel; what is in memory goes out in one Write.
+func (h *Handler) writeWhole(w http.ResponseWriter, r *http.Request, a *answer) {
+	size := a.size()
+	if size >= 0 {
+		w.Header()["Content-Length"] = []string{strconv.FormatInt(size, 10)}
+	}
+	switch content := a.content().(type) {
+	case chantal.Growing:
+		w.WriteHeader(http.StatusOK)
+		if r.Method != http.MethodHead {
+			h.cut(a, follow(w, content))
 		}
-		h.copy(w, io.LimitReader(f.Content, f.Size))
-	} else {
-		h.copy(w, f.Content)
+	case onDisk:
+		sendHead(w)
+		if r.Method != http.MethodHead {
+			h.cut(a, send(w, content, part{0, size}))
+		}
+	default:
+		if r.Method != http.MethodHead {
+			_, err := io.Copy(w, content)
+			h.cut(a, err)
+		}
 	}
 }
 
-// content returns what is to be written; nil for an answer without any.
-func (a *answer) content() io.ReadSeeker {
-	switch {
-	case a.body != nil:
-		return bytes.NewReader(a.body)
-	case a.file != nil:
-		return a.file.Content
-	}
-	return nil
-}
-
-func (a *answer) modified() time.Time {
-	if a.file == nil {
-		return time.Time{}
-	}
-	return a.file.Modified
-}
-
-// followable reports whether a request can be answered from a file that is
-// still arriving.
-func followable(r *http.Request, size int64) bool {
-	if size < 0 {
-		return r.Method == http.MethodGet && r.Header.Get("Range") == ""
-	}
-	spec := r.Header.Get("Range")
-	if spec == "" || r.Method == http.MethodHead {
-		return true
-	}
-	from, ok := strings.CutPrefix(spec, "bytes=")
-	from, open := strings.CutSuffix(from, "-")
-	_, err := strconv.ParseInt(from, 10, 64)
-	return ok && open && err == nil
-}
-
-// follow writes a file as it arrives. When it turns out wrong the connection
-// is cut, so that the client never takes it for complete.
-func (h *Handler) follow(w http.ResponseWriter, r *http.Request, a *answer, growing chantal.Growing) {
-	if a.file.Size >= 0 {
-		w.Header().Set("Content-Length", strconv.FormatInt(a.file.Size, 10))
-	}
-	if !a.file.Modified.IsZero() {
-		w.Header().Set("Last-Modified", a.file.Modified.UTC().Format(http.TimeFormat))
-	}
-	w.WriteHeader(http.StatusOK)
-	if r.Method == http.MethodHead {
+// writeParts writes one part of a file, or several.
+func (h *Handler) writeParts(w http.ResponseWriter, a *answer, parts []part) {
+	if len(parts) > 1 {
+		h.writeMany(w, a, parts)
 		return
 	}
-	if _, err := growing.WriteTo(w); err != nil {
+	out, p, size := w.Header(), parts[0], a.size()
+	out.Set("Content-Length", strconv.FormatInt(p.to-p.from, 10))
+	out.Set("Content-Range", p.of(size))
+	w.WriteHeader(http.StatusPartialContent)
+	content := a.content()
+	if growing, ok := content.(chantal.Growing); ok { // the part reaches to the end
+		_, err := growing.Seek(p.from, io.SeekStart)
+		if err == nil {
+			err = follow(w, growing)
+		}
+		h.cut(a, err)
+		return
+	}
+	if _, ok := content.(onDisk); ok {
+		sendHead(w)
+	}
+	h.cut(a, send(w, content, p))
+}
+
+// writeMany writes parts as multipart/byteranges (RFC 9110, 14.6).
+func (h *Handler) writeMany(w http.ResponseWriter, a *answer, parts []part) {
+	size, kind := a.size(), w.Header().Get("Content-Type")
+	var length counter
+	dry := multipart.NewWriter(&length)
+	for _, p := range parts {
+		_, _ = dry.CreatePart(p.header(kind, size)) // a counter takes everything
+		length += counter(p.to - p.from)
+	}
+	_ = dry.Close()
+	w.Header().Set("Content-Type", "multipart/byteranges; boundary="+dry.Boundary())
+	w.Header().Set("Content-Length", strconv.FormatInt(int64(length), 10))
+	w.WriteHeader(http.StatusPartialContent)
+	out := multipart.NewWriter(w)
+	err := out.SetBoundary(dry.Boundary())
+	content := a.content()
+	for _, p := range parts {
+		if err == nil {
+			_, err = out.CreatePart(p.header(kind, size))
+		}
+		if err == nil {
+			err = send(w, content, p)
+		}
+	}
+	h.cut(a, errors.Join(err, out.Close()))
+}
+
+// of returns p as Content-Range has it.
+func (p part) of(size int64) string { return fmt.Sprintf("bytes %d-%d/%d", p.from, p.to-1, size) }
+
+func (p part) header(kind string, size int64) textproto.MIMEHeader {
+	return textproto.MIMEHeader{"Content-Range": {p.of(size)}, "Content-Type": {kind}}
+}
+
+// counter counts what is written to it.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
+
+// onDisk is content that the kernel can send by itself.
+type onDisk interface {
+	io.ReadSeeker
+	Fd() uintptr
+}
+
+// smallPart is what is copied through the buffers of the connection: for less
+// than that the kernel's help costs more than it saves.
+const smallPart = 16 << 10
+
+// send writes a part of content that is complete.
+func send(w io.Writer, content io.ReadSeeker, p part) error {
+	if _, err := content.Seek(p.from, io.SeekStart); err != nil {
+		return err
+	}
+	if p.to-p.from < smallPart {
+		w = struct{ io.Writer }{w} // hides ReadFrom
+	}
+	n, err := io.Copy(w, io.LimitReader(content, p.to-p.from))
+	if err == nil && n < p.to-p.from {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// follow writes the rest of a file that is arriving. The head goes at once: the
+// client learns that the file is there.
+func follow(w http.ResponseWriter, growing chantal.Growing) error {
+	sendHead(w)
+	_, err := growing.WriteTo(w)
+	return err
+}
+
+// sendHead puts the head on its way. Otherwise net/http would read the first
+// bytes of a file itself.
+func sendHead(w http.ResponseWriter) {
+	if flusher, ok := w.(http.Flusher); ok {
+		flusher.Flush()
+	}
+}
+
+// cut ends the connection where content could not be written whole, so that
+// the client never takes it for complete.
+func (h *Handler) cut(a *answer, err error) {
+	if err != nil {
 		h.Log.Debug("answer was cut", "path", a.file.Path, "error", err)
 		panic(http.ErrAbortHandler)
 	}
 }
 
-func (h *Handler) copy(w http.ResponseWriter, content io.Reader) {
-	if _, err := io.Copy(w, content); err != nil {
-		panic(http.ErrAbortHandler)
+// content returns what is to be written.
+func (a *answer) content() io.ReadSeeker {
+	if a.body != nil {
+		return bytes.NewReader(a.body)
 	}
+	return a.file.Content
 }
 
-// setHeader sets the header fields of an answer, and takes those conditions
-// from the request that must not confirm what the client has.
-func (a *answer) setHeader(out http.Header, r *http.Request) {
+// size returns the length of the content; -1 while it is not known.
+func (a *answer) size() int64 {
+	if a.body != nil {
+		return int64(len(a.body))
+	}
+	return a.file.Size
+}
+
+func (a *answer) validators() validators { return validators{a.etag, a.file.Modified, a.dated} }
+
+// setHeader sets the header fields of an answer.
+func (a *answer) setHeader(out http.Header) {
 	for k, v := range a.header {
 		out[k] = v
 	}
 	// One array holds all values: this is done for every hit. The keys are in
 	// the form that http.Header has them in.
-	values := make([]string, 0, 8)
+	values := make([]string, 0, 9)
 	set := func(key, value string) {
 		if value != "" {
 			values = append(values, value)
@@ -240,13 +331,8 @@ func (a *answer) setHeader(out http.Header, r *http.Request) {
 	if a.file.Generation > 0 {
 		set("Chantal-Generation", strconv.Itoa(a.file.Generation))
 	}
-	// net/http confirms every date that is not older; only the very date that
-	// this state was served with may be confirmed.
-	if since := r.Header.Get("If-Modified-Since"); since != "" {
-		t, err := http.ParseTime(since)
-		if err != nil || !a.dated || !t.Equal(a.file.Modified) {
-			r.Header.Del("If-Modified-Since")
-		}
+	if !a.file.Modified.IsZero() {
+		set("Last-Modified", a.file.Modified.UTC().Format(http.TimeFormat))
 	}
 }
 

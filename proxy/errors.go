@@ -25,6 +25,13 @@ type statusError struct {
 
 func (e *statusError) Error() string { return e.say }
 
+// rangeError says that a file has nothing of the ranges asked for.
+type rangeError struct{ size int64 }
+
+func (e *rangeError) Error() string {
+	return fmt.Sprintf("the file has %d bytes, and nothing of the ranges asked for", e.size)
+}
+
 // authError asks for credentials, which carry the ref.
 type authError struct{ say string }
 
@@ -37,12 +44,15 @@ type problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 	ID     string `json:"id"` // stands in the log, too
+
+	contentRange string // of a 416
 }
 
 // statusOf is the one table from errors to status codes.
 func statusOf(err error) (status int, next string) {
 	var (
 		own         *statusError
+		part        *rangeError
 		auth        *authError
 		bad         *snapshot.BadRefError
 		unsupported *snapshot.UnsupportedError
@@ -56,6 +66,8 @@ func statusOf(err error) (status int, next string) {
 	switch {
 	case errors.As(err, &own):
 		return own.status, ""
+	case errors.As(err, &part):
+		return http.StatusRequestedRangeNotSatisfiable, "ask for the whole file"
 	case errors.As(err, &auth):
 		return http.StatusProxyAuthRequired, ""
 	case errors.As(err, &misdirected):
@@ -104,11 +116,15 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if next != "" {
 		p.Detail += "; " + next
 	}
+	var part *rangeError
+	if errors.As(err, &part) {
+		p.contentRange = fmt.Sprintf("bytes */%d", part.size)
+	}
 	level := slog.LevelInfo
 	switch {
 	case status == http.StatusInternalServerError:
 		level = slog.LevelError
-	case status == http.StatusNotFound:
+	case status == http.StatusNotFound, status == http.StatusPreconditionFailed, status == http.StatusRequestedRangeNotSatisfiable:
 		level = slog.LevelDebug
 	}
 	h.Log.Log(r.Context(), level, "answered with an error", "id", p.ID, "status", status, "method", r.Method, "url", r.URL.Redacted(), "client", r.RemoteAddr, "error", err)
@@ -132,6 +148,8 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p problem) {
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	switch p.Status {
+	case http.StatusRequestedRangeNotSatisfiable:
+		header.Set("Content-Range", p.contentRange)
 	case http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
 		header.Set("Retry-After", "2")
 	case http.StatusProxyAuthRequired:

@@ -49,22 +49,12 @@ func (h *Handler) cached(r *http.Request, u *url.URL) (*answer, error) {
 		a.file = got.File
 		a.etag = got.Header.Get("Etag")
 		a.cache = got.Header.Get("Cache-Control")
-		a.reopen = func() (*chantal.File, error) {
-			again, err := h.Cache.Open(r.Context(), u.String(), r.Header)
-			if err != nil {
-				return nil, err
-			}
-			if again.File == nil {
-				again.Body.Close()
-				return nil, &chantal.UpstreamError{URL: u.Redacted(), Err: errors.New("upstream's answer can no longer be kept")}
-			}
-			return again.File, nil
-		}
+		a.reopen = func() (*answer, error) { return h.cached(r, u) }
 		return a, nil
 	}
 	a.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer got.Body.Close()
-		a.setHeader(w.Header(), r)
+		a.setHeader(w.Header())
 		w.Header().Del("Accept-Ranges")
 		w.Header().Set("Cache-Status", "chantal; fwd=uri-miss")
 		w.WriteHeader(got.Status)
