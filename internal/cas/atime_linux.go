@@ -13,3 +13,12 @@ func lastUse(fi fs.FileInfo) time.Time {
 	}
 	return fi.ModTime()
 }
+
+// lastChange returns the ctime, which nobody can set: when the file was last
+// written, renamed or touched.
+func lastChange(fi fs.FileInfo) time.Time {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(st.Ctim.Unix())
+	}
+	return fi.ModTime()
+}

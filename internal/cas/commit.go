@@ -47,7 +47,7 @@ func (s *Store) admit(b Blob, temp string, aliases []string) (Blob, error) {
 	e := &entry{blob: b, path: temp, aliases: aliases}
 	if p := s.pending[b.Digest]; p != nil {
 		e.blob, e.path = p.blob, ""
-	} else if fi, err := s.disk.Stat(s.blobPath(b.Digest)); err == nil && fi.Size() == b.Size {
+	} else if fi, err := s.disk.Stat(s.blobPath(b.Digest)); err == nil && fi.Size() == b.Size && !s.refused[b.Digest] {
 		e.blob, e.path = blobOf(b.Digest, fi), ""
 	}
 	if e.path == "" {
@@ -120,6 +120,7 @@ func (s *Store) commitLoop() {
 		case <-s.full:
 		case <-uses.C:
 			s.flushUses()
+			s.inOrder()
 			continue
 		}
 		s.batch()
@@ -147,6 +148,7 @@ func (s *Store) batch() {
 	bad := s.syncDirs(batch)
 
 	var failed []*entry
+	var stored []chantal.Digest
 	var first error
 	for _, e := range batch {
 		for _, d := range e.dirs {
@@ -157,9 +159,12 @@ func (s *Store) batch() {
 		if e.err != nil {
 			failed = append(failed, e)
 			first = errors.Join(first, fmt.Errorf("making blob %s durable: %w", e.blob.Digest, e.err))
+		} else if e.path != "" {
+			stored = append(stored, e.blob.Digest)
 		}
 	}
 	s.finish(batch, failed, first)
+	s.note(stored)
 	for _, done := range syncs {
 		done <- first
 	}
@@ -175,6 +180,9 @@ func (s *Store) finish(batch, failed []*entry, err error) {
 		}
 		if s.pending[e.blob.Digest] == e {
 			delete(s.pending, e.blob.Digest)
+		}
+		if e.path != "" {
+			delete(s.refused, e.blob.Digest)
 		}
 		for _, a := range e.aliases {
 			delete(s.aliases, a)

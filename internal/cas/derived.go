@@ -168,3 +168,27 @@ func (s *Store) evictDerived(keep string) {
 		delete(s.derived.files, k)
 	}
 }
+
+// dropDerived removes the derived files that which names. They are made again
+// when they are needed.
+func (s *Store) dropDerived(which func(fs.DirEntry) bool) {
+	files, err := s.disk.List(filepath.Join(s.dir, "derived"))
+	if err != nil {
+		s.log.Warn("listing derived files", "err", err)
+	}
+	s.derived.mu.Lock()
+	defer s.derived.mu.Unlock()
+	for _, f := range files {
+		if !which(f) {
+			continue
+		}
+		if err := s.disk.Remove(filepath.Join(s.dir, "derived", f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.log.Warn("removing a derived file", "key", f.Name(), "err", err)
+			continue
+		}
+		if d := s.derived.files[f.Name()]; d != nil {
+			s.derived.total -= d.size
+			delete(s.derived.files, f.Name())
+		}
+	}
+}

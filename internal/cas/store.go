@@ -13,12 +13,17 @@
 //	alias-repo/<repo>/<algo>/ab/<hex>  the same for md5 and sha1, for one repository
 //	records/<log>.jsonl                own facts, one JSON value a line
 //	derived/<key>                      what can be computed again
+//	damaged/<hex>                      a blob that was not what its name says
+//	state/<name>.json                  how far work has come that goes on later
+//	stored                             the name of every blob that was ever stored
+//	unclean                            there while a process works here
 //
 // Whatever stands under its final name is complete and has been synced to
-// disk; only derived files are not.
+// disk; only what is in derived/, state/ and the last two files is not.
 package cas
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -26,6 +31,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,6 +71,8 @@ type Store struct {
 	aliases map[string]chantal.Digest // alias path → sha256, not yet durable
 	queue   []*entry                  // what the committer takes next
 	syncs   []chan error              // callers of Sync, answered after the next batch
+	refused map[chantal.Digest]bool   // damaged, and could not be set aside
+	doubt   doubt
 	closed  bool
 	health  error // of the last batch
 
@@ -75,8 +83,11 @@ type Store struct {
 	full chan struct{} // the batch must not wait
 	bg   sync.WaitGroup
 
-	records recordLogs
-	derived derived
+	records   recordLogs
+	derived   derived
+	inventory inventory
+	damaged   atomic.Int64  // blobs found damaged by this run
+	tidied    chan struct{} // closed when temporary files of earlier runs are gone
 }
 
 // Blob is a stored file.
@@ -108,11 +119,17 @@ func Open(dir string, o Options) (*Store, error) {
 		dir: dir, disk: o.Disk, log: o.Log, o: o, run: hex.EncodeToString(id[:]),
 		pending: make(map[chantal.Digest]*entry),
 		aliases: make(map[string]chantal.Digest),
+		refused: make(map[chantal.Digest]bool),
+		tidied:  make(chan struct{}),
 		used:    make(map[chantal.Digest]time.Time),
 		wake:    make(chan struct{}, 1),
 		full:    make(chan struct{}, 1),
 	}
-	if err := s.layOut(); err != nil {
+	err := s.layOut()
+	if err == nil {
+		err = s.begin()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("store %s cannot be written: %w", dir, err)
 	}
 	s.bg.Go(s.removeOldTemps)
@@ -125,7 +142,7 @@ func (s *Store) layOut() error {
 	if _, err := s.makeDirs(s.dir); err != nil {
 		return err
 	}
-	dirs := []string{"blobs", "alias", "alias-repo", "records", "derived"}
+	dirs := []string{"blobs", "alias", "alias-repo", "records", "derived", damagedDir, "state"}
 	for i := range 256 {
 		dirs = append(dirs, filepath.Join("blobs", fmt.Sprintf("%02x", i)))
 	}
@@ -161,6 +178,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.hurry()
 	s.bg.Wait()
+	s.end()
 	return s.Health()
 }
 
@@ -207,10 +225,13 @@ func (s *Store) Find(repo string, d chantal.Digest) (Blob, error) {
 		}
 	}
 	s.mu.RLock()
-	e := s.pending[d]
+	e, refused := s.pending[d], s.refused[d]
 	s.mu.RUnlock()
 	if e != nil {
 		return e.blob, nil
+	}
+	if refused {
+		return Blob{}, fmt.Errorf("blob %s is damaged: %w", d, fs.ErrNotExist)
 	}
 	fi, err := s.disk.Stat(s.blobPath(d))
 	if err != nil {
@@ -220,7 +241,9 @@ func (s *Store) Find(repo string, d chantal.Digest) (Blob, error) {
 }
 
 // Open opens the blob with the SHA-256 d, which may not be durable yet. The
-// caller closes the file. The error is fs.ErrNotExist when there is none.
+// caller closes the file. The error is fs.ErrNotExist when there is none. After
+// a run that did not end well, what that wrote last is read before it is opened;
+// a *DamagedError, which is a fs.ErrNotExist, says that it is not what it was.
 func (s *Store) Open(d chantal.Digest) (*disk.File, Blob, error) {
 	d, err := sha256Digest(d)
 	if err != nil {
@@ -245,14 +268,15 @@ func (s *Store) Open(d chantal.Digest) (*disk.File, Blob, error) {
 			return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
 		}
 	}
-	f, err := s.disk.Open(s.blobPath(d))
+	f, fi, err := s.openBlob(d)
 	if err != nil {
-		return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
+		return nil, Blob{}, err
 	}
-	fi, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))
+	if s.doubtful(d, fi) {
+		if _, _, err := s.Check(context.Background(), d, nil, nil); err != nil {
+			f.Close()
+			return nil, Blob{}, err
+		}
 	}
 	s.useMu.Lock()
 	s.used[d] = time.Now()
@@ -260,29 +284,48 @@ func (s *Store) Open(d chantal.Digest) (*disk.File, Blob, error) {
 	return f, blobOf(d, fi), nil
 }
 
-// Walk yields every durable blob in no useful order, and ends with the first
-// error of yield or of the disk.
-func (s *Store) Walk(yield func(Blob) error) error {
-	for i := range 256 {
-		files, err := s.disk.List(filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", i)))
+// Walk yields every durable blob whose digest is after from ("" for all), in
+// the order of digests, and ends with the first error of yield or of the disk.
+func (s *Store) Walk(from chantal.Digest, yield func(Blob) error) error {
+	first := 0
+	if sum, ok := parseSum([]byte(from.Hex())); ok {
+		first = int(sum[0])
+	}
+	for i := first; i < 256; i++ {
+		err := s.walkShard(i, func(b Blob, _ fs.FileInfo) error {
+			if b.Digest <= from {
+				return nil
+			}
+			return yield(b)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walkShard yields the durable blobs of one folder in the order of digests.
+func (s *Store) walkShard(i int, yield func(Blob, fs.FileInfo) error) error {
+	files, err := s.disk.List(s.shard(i))
+	if err != nil {
+		return fmt.Errorf("listing blobs: %w", err)
+	}
+	slices.SortFunc(files, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	for _, f := range files {
+		d, err := chantal.NewDigest("sha256", f.Name())
+		if err != nil {
+			continue
+		}
+		fi, err := f.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("listing blobs: %w", err)
 		}
-		for _, f := range files {
-			d, err := chantal.NewDigest("sha256", f.Name())
-			if err != nil {
-				continue
-			}
-			fi, err := f.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("listing blobs: %w", err)
-			}
-			if err := yield(blobOf(d, fi)); err != nil {
-				return err
-			}
+		if err := yield(blobOf(d, fi), fi); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -327,9 +370,10 @@ func cause(err error) error {
 
 // removeOldTemps removes what earlier runs left behind.
 func (s *Store) removeOldTemps() {
+	defer close(s.tidied)
 	own := tempPrefix + s.run + "-"
 	n := 0
-	for _, top := range []string{"blobs", "alias", "alias-repo", "derived"} {
+	for _, top := range []string{"blobs", "alias", "alias-repo", "derived", "state"} {
 		for path, err := range s.files(filepath.Join(s.dir, top)) {
 			if s.isClosed() {
 				return

@@ -72,6 +72,7 @@ var (
 // Catalog is an open catalog. All methods are safe for concurrent use.
 type Catalog struct {
 	path string
+	file fs.FileInfo // what path was when it was opened
 	db   *bolt.DB
 	log  Log
 	now  func() time.Time
@@ -112,6 +113,7 @@ func Open(path string, log Log, o Options) (*Catalog, error) {
 		return nil, err
 	}
 	c := &Catalog{path: path, db: db, log: log, now: o.Now, disk: o.Disk}
+	c.file, _ = o.Disk.Stat(path)
 	if err := c.catchUp(); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("catalog %s: %w", path, err)
@@ -134,7 +136,7 @@ func openDB(path string, d disk.Disk) (db *bolt.DB, err error) {
 		case errors.As(err, new(*fs.PathError)):
 			err = fmt.Errorf("catalog %s: %w", path, err)
 		default:
-			err = fmt.Errorf("catalog %s is damaged (%w); `chantal verify --rebuild` makes it anew from the records, nothing is lost", path, err)
+			err = fmt.Errorf("%s: %w (%w); `chantal verify --rebuild` makes it anew from the records, nothing is lost", path, ErrDamaged, err)
 		}
 		if db != nil {
 			db.Close()

@@ -386,18 +386,7 @@ func TestOnlyOneProcessHasTheCatalog(t *testing.T) {
 }
 
 func TestADamagedFileSaysWhatToDo(t *testing.T) {
-	for name, damage := range map[string]func(path string) error{
-		"foreign":   func(p string) error { return os.WriteFile(p, []byte(strings.Repeat("not a database ", 1000)), 0o600) },
-		"truncated": func(p string) error { return os.Truncate(p, 3*4096) },
-		"zeroed": func(p string) error {
-			fi, err := os.Stat(p)
-			if err != nil {
-				return err
-			}
-			b := make([]byte, fi.Size())
-			return os.WriteFile(p, b, 0o600)
-		},
-	} {
+	for name, damage := range damages() {
 		t.Run(name, func(t *testing.T) {
 			path, l, clk := filepath.Join(t.TempDir(), "catalog.db"), newLogs(), newClock()
 			c := open(t, path, l, clk)
@@ -414,5 +403,21 @@ func TestADamagedFileSaysWhatToDo(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// damages are what can happen to the database's file.
+func damages() map[string]func(path string) error {
+	return map[string]func(path string) error{
+		"foreign":   func(p string) error { return os.WriteFile(p, []byte(strings.Repeat("not a database ", 1000)), 0o600) },
+		"truncated": func(p string) error { return os.Truncate(p, 3*4096) },
+		"zeroed": func(p string) error {
+			fi, err := os.Stat(p)
+			if err != nil {
+				return err
+			}
+			b := make([]byte, fi.Size())
+			return os.WriteFile(p, b, 0o600)
+		},
 	}
 }

@@ -135,17 +135,10 @@ func applyObserved(tx *bolt.Tx, o chantal.Observation, g *chantal.Generation) er
 func (c *Catalog) Rebuild() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.update(func(tx *bolt.Tx) error {
-		for _, b := range recorded {
-			if err := tx.DeleteBucket(b); err != nil {
-				return err
-			}
-			if _, err := tx.CreateBucket(b); err != nil {
-				return err
-			}
-		}
-		return c.replay(tx)
-	})
+	if c.replaced() {
+		return fmt.Errorf("rebuilding the catalog: %s was removed or replaced while it is in use", c.path)
+	}
+	err := guard(func() error { return c.update(c.refill) })
 	if err != nil {
 		return fmt.Errorf("rebuilding the catalog: %w", err)
 	}
@@ -214,5 +207,5 @@ func (c *Catalog) replayLog(tx *bolt.Tx, log string) error {
 }
 
 func lost(log string, want, got uint64) error {
-	return fmt.Errorf("the catalog was made from %d records of %s, and only %d are there: restore the folder records from a backup, or accept the loss with `chantal verify --rebuild`", want, log, got)
+	return fmt.Errorf("%w: it was made from %d records of %s, and only %d are there: restore the folder records from a backup, or accept the loss with `chantal verify --rebuild`", ErrDamaged, want, log, got)
 }

@@ -142,6 +142,10 @@ func (d Disk) Stat(name string) (fi fs.FileInfo, err error) {
 	return fi, err
 }
 
+// Same reports whether a and b, from Stat or an open file, describe one file,
+// whatever its names.
+func Same(a, b fs.FileInfo) bool { return os.SameFile(a, b) }
+
 // List returns what is in a folder, in no order.
 func (d Disk) List(name string) (entries []fs.DirEntry, err error) {
 	err = d.do(Op{Kind: List, Path: name}, func() error {

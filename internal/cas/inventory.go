@@ -1,0 +1,121 @@
+package cas
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+
+	"chantal"
+)
+
+// inventoryName is the file that lists every blob that has been stored, one a
+// line: without it nobody could tell a blob that is gone from one that never
+// was. It is not synced, and what it lacks is added by Lost.
+const (
+	inventoryName = "stored"
+	inventoryLine = 2*32 + 1 // bytes
+)
+
+type inventory struct {
+	mu    sync.Mutex
+	whole bool // the file is known to end with a whole line
+}
+
+// note adds what is durable now to the inventory. Failing costs nothing but
+// the knowledge, until the next Lost.
+func (s *Store) note(stored []chantal.Digest) {
+	if len(stored) == 0 {
+		return
+	}
+	s.inventory.mu.Lock()
+	defer s.inventory.mu.Unlock()
+	path := filepath.Join(s.dir, inventoryName)
+	f, err := s.disk.Append(path, 0o644)
+	if err == nil && !s.inventory.whole {
+		var fi fs.FileInfo
+		if fi, err = s.disk.Stat(path); err == nil && fi.Size()%inventoryLine != 0 {
+			err = f.Truncate(fi.Size() - fi.Size()%inventoryLine)
+		}
+	}
+	if err == nil {
+		lines := make([]byte, 0, len(stored)*inventoryLine)
+		for _, d := range stored {
+			lines = append(append(lines, d.Hex()...), '\n')
+		}
+		_, err = f.Write(lines)
+	}
+	if f != nil {
+		err = errors.Join(err, f.Close())
+	}
+	s.inventory.whole = err == nil
+	if err != nil {
+		s.log.Debug("noting what is stored", "err", err)
+	}
+}
+
+// Lost returns the blobs that were stored once and are not there now; true for
+// those that were set aside as damaged. It reads names only.
+func (s *Store) Lost() (map[chantal.Digest]bool, error) {
+	known := make(map[[32]byte]bool)
+	list, err := s.disk.ReadFile(filepath.Join(s.dir, inventoryName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading the list of what was stored: %w", cause(err))
+	}
+	for line := range bytes.Lines(list) {
+		if sum, ok := parseSum(bytes.TrimSuffix(line, []byte("\n"))); ok {
+			known[sum] = false
+		}
+	}
+	aside, err := s.SetAside()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range aside {
+		if sum, ok := parseSum([]byte(d.Hex())); ok {
+			known[sum] = true
+		}
+	}
+	var unlisted []chantal.Digest
+	for i := range 256 {
+		files, err := s.disk.List(s.shard(i))
+		if err != nil {
+			return nil, fmt.Errorf("listing blobs: %w", err)
+		}
+		for _, f := range files {
+			sum, ok := parseSum([]byte(f.Name()))
+			if !ok {
+				continue
+			}
+			if _, listed := known[sum]; !listed {
+				unlisted = append(unlisted, sumDigest(sum))
+			}
+			delete(known, sum)
+		}
+	}
+	s.note(unlisted)
+	lost := make(map[chantal.Digest]bool, len(known))
+	for sum, damaged := range known {
+		d := sumDigest(sum)
+		// It may have come, or gone, while the folders were read.
+		if _, err := s.Find("", d); errors.Is(err, fs.ErrNotExist) {
+			lost[d] = damaged
+		}
+	}
+	return lost, nil
+}
+
+func parseSum(text []byte) (sum [32]byte, ok bool) {
+	if len(text) != 2*len(sum) {
+		return sum, false
+	}
+	_, err := hex.Decode(sum[:], text)
+	return sum, err == nil
+}
+
+func sumDigest(sum [32]byte) chantal.Digest {
+	return chantal.Digest("sha256:" + hex.EncodeToString(sum[:]))
+}
