@@ -179,6 +179,7 @@ type Verdict struct {
 	Rejected map[string]string // the others, with the reason
 	Date     time.Time         // when upstream says it made the root; zero where it does not
 	Signer   *Signature        // nil where no keyring was given
+	Doubt    string            // why the files may be of different states although nothing proves it; "" for no doubt
 }
 
 // Keyring checks signatures.

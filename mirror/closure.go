@@ -169,7 +169,7 @@ func (t *tree) completeState(ctx context.Context, s state) (missing []string, er
 	jobs.SetLimit(4)
 	for _, p := range need {
 		jobs.Go(func() error {
-			err := t.repo.ensure(ctx, p)
+			err := t.ensure(ctx, p)
 			var wrong *chantal.MismatchError
 			if errors.Is(err, fs.ErrNotExist) || errors.As(err, &wrong) {
 				mu.Lock()

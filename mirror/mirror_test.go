@@ -59,7 +59,7 @@ func (w *world) start(now func() time.Time, offline bool) {
 	}
 	w.m = New(Options{
 		Store: w.store, Catalog: w.catalog, Source: w.up, Now: now, Offline: offline, Log: slog.New(slog.DiscardHandler),
-		Formats: map[string]chantal.Format{"apt": apt.New(), "rpm": rpm.Format{}, "pypi": pypi.Format{}},
+		Formats: map[string]chantal.Format{"apt": &apt.Format{Belongs: sign.Belongs}, "rpm": rpm.Format{Belongs: sign.Belongs}, "pypi": pypi.Format{}},
 	})
 }
 

@@ -230,9 +230,16 @@ func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*
 		return nil, &chantal.UpstreamError{URL: p.Path, Err: chantal.ErrOffline}
 	}
 	content, blob, err := r.fetching(p).open(ctx)
+	for pause := freshMin; err != nil && pause <= freshMax && p.Kind == chantal.Artifact && r.m.Now().Sub(hit.observed) < fresh && atOdds(err); pause *= 2 {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		content, blob, err = r.fetching(p).open(ctx)
+	}
 	if err != nil {
-		var wrong *chantal.MismatchError
-		if hit.inRoot && (errors.As(err, &wrong) || errors.Is(err, fs.ErrNotExist)) {
+		if hit.inRoot && atOdds(err) {
 			r.m.work.Go(func() { r.suspect(hit.tree) })
 		}
 		return nil, err
@@ -241,6 +248,21 @@ func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*
 		r.m.work.Go(func() { r.prepare(p) })
 	}
 	return &chantal.File{Digest: blob.Digest, Size: blob.Size, Modified: blob.Modified, Content: content, Cache: chantal.Miss}, nil
+}
+
+// Whoever publishes metadata before the files it names has them a moment
+// later: within a while after a state was first seen a file that is not there,
+// or not yet the right one, is asked for again, for a second and a half.
+const (
+	fresh    = 10 * time.Second
+	freshMin = 100 * time.Millisecond
+	freshMax = 800 * time.Millisecond
+)
+
+// atOdds reports whether upstream answered otherwise than its metadata says.
+func atOdds(err error) bool {
+	var wrong *chantal.MismatchError
+	return errors.As(err, &wrong) || errors.Is(err, fs.ErrNotExist)
 }
 
 // suspect refreshes a tree whose root promises what upstream no longer has.

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/url"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,14 +22,28 @@ import (
 )
 
 const (
-	maxRoot  = 16 << 20            // bytes of a root
-	restarts = 3                   // how often a refresh begins again because upstream changed meanwhile
-	settled  = 10 * time.Minute    // after which the roots beside an unchanged main one are not asked again
-	wanted   = 14 * 24 * time.Hour // how long an index that was asked for counts as wanted
+	maxRoot = 16 << 20            // bytes of a root
+	settled = 10 * time.Minute    // after which the roots beside an unchanged main one are not asked again
+	wanted  = 14 * 24 * time.Hour // how long an index that was asked for counts as wanted
+
+	// A refresh that finds upstream in the middle of publishing looks again
+	// after a pause that doubles up to pauseMax: 1.2 s in all.
+	looks    = 8
+	pauseMin = 20 * time.Millisecond
+	pauseMax = 320 * time.Millisecond
+
+	// What upstream lists and does not deliver holds a new state back for so
+	// many refreshes, and at least so long.
+	heldRefreshes = 10
+	heldMin       = 30 * time.Second
 )
 
-// errChanged says that upstream published while it was being read.
-var errChanged = errors.New("upstream changed while it was being read")
+// tornError says that what upstream has does not fit together (yet): whoever
+// publishes file by file passes through such states.
+type tornError struct{ err error }
+
+func (e *tornError) Error() string { return e.err.Error() }
+func (e *tornError) Unwrap() error { return e.err }
 
 // place is one upstream of a tree's roots.
 type place struct {
@@ -65,31 +80,44 @@ func (t *tree) refreshRoots(ctx context.Context, had state) (state, error) {
 }
 
 func (t *tree) refreshFrom(ctx context.Context, from place, had state) (state, error) {
-	for try := 0; ; try++ {
+	pause := pauseMin
+	for look := 1; ; look++ {
 		set, err := t.fetchRoots(ctx, from, had)
 		if err == nil && set.same {
 			return had, nil
 		}
 		var next state
 		if err == nil {
-			next, err = t.adopt(ctx, set, had)
+			next, err = t.adopt(ctx, set, had, look == looks)
 		}
-		if !errors.Is(err, errChanged) || try == restarts {
+		if torn := (*tornError)(nil); !errors.As(err, &torn) || look == looks {
 			return next, err
 		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return state{}, ctx.Err()
+		}
+		pause = min(2*pause, pauseMax)
 	}
 }
 
 // adopt checks a set of roots, completes what is wanted under it and makes it
-// the head.
-func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error) {
+// the head. What does not fit together is a tornError; the last look takes what
+// upstream seems to mean.
+func (t *tree) adopt(ctx context.Context, set *rootSet, had state, last bool) (state, error) {
 	m, r := t.repo.m, t.repo
 	verdict, err := r.Format.Check(t.Tree, set.body, r.Keyring, m.Now())
 	if err != nil {
-		return state{}, fetch.Unusable(set.files[0].URL, err)
+		err = fetch.Unusable(set.files[0].URL, err)
+		if !had.zero() {
+			err = &tornError{err}
+		}
+		return state{}, err
 	}
-	maps.Copy(set.failed, verdict.Rejected)
-	t.note(set.failed)
+	if verdict.Doubt != "" && !last {
+		return state{}, &tornError{errors.New(verdict.Doubt)}
+	}
 	gen := chantal.Generation{Repo: r.Name, Tree: t.Name, Date: verdict.Date, Signer: verdict.Signer}
 	for _, p := range verdict.Roots {
 		for _, f := range set.files {
@@ -101,6 +129,13 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	if !had.zero() && sameRoots(gen.Roots, had.gen.Roots) {
 		return had, nil
 	}
+	if err := t.lost(had.gen, gen, set, last); err != nil {
+		return state{}, err
+	}
+	maps.Copy(set.failed, verdict.Rejected)
+	if verdict.Doubt != "" {
+		set.failed[gen.Roots[0].Path] = verdict.Doubt
+	}
 	if !had.zero() && !gen.Date.IsZero() && gen.Date.Before(had.gen.Date) {
 		return state{}, fmt.Errorf("%s from %s is of %s, older than the one served (%s): a stale mirror; the head stays",
 			t.Roots[0], set.from.base.Redacted(), gen.Date.UTC().Format(time.RFC3339), had.gen.Date.UTC().Format(time.RFC3339))
@@ -109,7 +144,7 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	if err != nil {
 		return state{}, fetch.Unusable(set.files[0].URL, err)
 	}
-	if err := t.complete(ctx, listed, set, had); err != nil {
+	if err := t.complete(ctx, listed, set, had, last); err != nil {
 		return state{}, err
 	}
 	for _, f := range gen.Roots {
@@ -121,15 +156,35 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state) (state, error
 	if err != nil {
 		return state{}, err
 	}
+	t.note(set.failed)
 	m.listings.Add(listingKey{r.Name, t.Name, next.gen.Roots[0].Digest}, listed)
 	m.work.Go(func() { t.closeOver(m.ctx, next) })
 	return next, nil
 }
 
+// lost returns an error while the new generation lacks a root file that the
+// last one had: until the last look, or as long as such a file holds a state
+// back where upstream says nothing about it. One that upstream no longer has,
+// or that contradicts the main root for good, is given up.
+func (t *tree) lost(had, next chantal.Generation, set *rootSet, last bool) error {
+	for _, f := range had.Roots {
+		switch why, failed := set.failed[f.Path]; {
+		case next.Root(f.Path) != nil:
+			t.got(f.Path)
+		case !failed && !last:
+			return &tornError{fmt.Errorf("%s of the last state has no counterpart in the new one", f.Path)}
+		case failed && t.waitsFor(f.Path):
+			return fmt.Errorf("the new state is held back for %s: %s", f.Path, why)
+		}
+	}
+	return nil
+}
+
 // complete stores every index that is wanted under a new root; a tree's first
 // generation is served without. What upstream does not have while its root
-// stays as it is, is not waited for.
-func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state) error {
+// stays as it is, is not waited for, and nothing is waited for beyond what
+// waitsFor allows.
+func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state, last bool) error {
 	if had.zero() {
 		return nil
 	}
@@ -137,24 +192,107 @@ func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state
 	if err != nil {
 		return err
 	}
+	var mu sync.Mutex
+	var absent []string
+	failed := map[string]error{}
 	var jobs errgroup.Group
 	jobs.SetLimit(4)
 	for _, p := range need {
+		if since, ok := t.lacks(p.Path); ok && t.tooLong(since) {
+			set.failed[p.Path] = "upstream lists it and does not deliver it"
+			continue // closeOver goes on trying
+		}
 		jobs.Go(func() error {
-			err := t.repo.ensure(ctx, p)
-			if err != nil && errors.Is(err, fs.ErrNotExist) {
-				t.repo.m.Log.Info("upstream lists an index that it does not have", "repo", t.repo.Name, "path", p.Path)
-				return nil
+			err := t.ensure(ctx, p)
+			mu.Lock()
+			defer mu.Unlock()
+			if errors.Is(err, fs.ErrNotExist) {
+				absent = append(absent, p.Path)
+			} else if err != nil {
+				failed[p.Path] = err
 			}
-			return err
+			return nil
 		})
 	}
-	err = jobs.Wait()
+	_ = jobs.Wait()
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if changed := t.changed(ctx, set); changed != nil {
-		return changed
+	if len(absent) == 0 && len(failed) == 0 {
+		return nil // whatever upstream has by now: this state is whole
+	}
+	if err := t.changed(ctx, set); err != nil {
+		return err
+	}
+	return t.forgo(absent, failed, set, last)
+}
+
+// forgo decides whether a state becomes the head without some of its wanted
+// indexes: absent ones, which upstream says it does not have, and failed ones.
+func (t *tree) forgo(absent []string, failed map[string]error, set *rootSet, last bool) error {
+	for _, p := range absent {
+		if _, known := t.lacks(p); !known && !last {
+			return &tornError{fmt.Errorf("upstream lists %s and does not have it", p)}
+		}
+	}
+	for p, err := range failed {
+		if wrong := (*chantal.MismatchError)(nil); errors.As(err, &wrong) && !last {
+			return &tornError{err}
+		}
+		if t.waitsFor(p) {
+			return fmt.Errorf("the new state is held back for %s: %w", p, err)
+		}
+		set.failed[p] = "upstream lists it and does not deliver it: " + err.Error()
+	}
+	for _, p := range absent {
+		t.waitsFor(p)
+		t.repo.m.Log.Info("upstream lists an index that it does not have", "repo", t.repo.Name, "path", p)
+	}
+	return nil
+}
+
+// waitsFor notes that upstream does not deliver a file of its newest state, and
+// reports whether that state is still to be held back for it.
+func (t *tree) waitsFor(path string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	since, ok := t.lacking[path]
+	if !ok {
+		since = t.repo.m.Now()
+		if t.lacking == nil {
+			t.lacking = map[string]time.Time{}
+		}
+		t.lacking[path] = since
+	}
+	return !t.tooLong(since)
+}
+
+// lacks returns since when upstream does not deliver a file, if so.
+func (t *tree) lacks(path string) (since time.Time, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	since, ok = t.lacking[path]
+	return since, ok
+}
+
+// tooLong reports whether a file that has been lacking since then is not waited
+// for any more.
+func (t *tree) tooLong(since time.Time) bool {
+	return t.repo.m.Now().Sub(since) >= max(heldRefreshes*t.repo.Refresh, heldMin)
+}
+
+// got notes that upstream has a file as it should.
+func (t *tree) got(path string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.lacking, path)
+}
+
+// ensure is Repo.ensure for an index of the tree.
+func (t *tree) ensure(ctx context.Context, p chantal.Promise) error {
+	err := t.repo.ensure(ctx, p)
+	if err == nil {
+		t.got(p.Path)
 	}
 	return err
 }
@@ -199,25 +337,17 @@ func (t *tree) fetchRoots(ctx context.Context, from place, had state) (*rootSet,
 			set.failed[p] = err.Error()
 		}
 	}
-	if unchanged && sameRoots(set.files, had.gen.Roots) {
-		set.same = true
-		return set, nil
-	}
-	if len(others) > 0 {
-		if err := t.changed(ctx, set); err != nil {
-			return nil, err
-		}
-	}
+	set.same = unchanged && sameRoots(set.files, had.gen.Roots)
 	return set, nil
 }
 
-// changed asks again for the main root of a set: errChanged when upstream has
+// changed asks again for the main root of a set: a tornError when upstream has
 // another one by now.
 func (t *tree) changed(ctx context.Context, set *rootSet) error {
 	main := set.files[0]
 	again, _, err := t.fetchRoot(ctx, set.from, main.Path, &main)
 	if err == nil && again.Digest != main.Digest {
-		err = errChanged
+		err = &tornError{errors.New("upstream published while it was being read")}
 	}
 	return err
 }

@@ -14,8 +14,13 @@ import (
 
 const (
 	patience = 10 * time.Second // how long a request that finds its tree due waits for the refresh
-	backoff  = time.Second      // how long a failed first refresh is not tried again
-	retry    = 5 * time.Second  // how long a failed refresh of a tree that has a head is not tried again
+	unsure   = 2 * time.Second  // the same after a refresh that failed
+
+	// A refresh that failed is not tried again for a while, which doubles with
+	// each one that fails too. With a head, refresh is the most it can become.
+	backoffMin   = 250 * time.Millisecond
+	backoffFirst = time.Second     // the most, for a tree without a head
+	backoffMax   = 5 * time.Second // the most, for one with a head
 )
 
 // state is one generation as seen at one observation. The zero state is "never
@@ -40,11 +45,13 @@ type tree struct {
 	head    state
 	checked time.Time // when upstream last confirmed the head
 	failed  time.Time // when the last refresh failed; zero after one that succeeded
+	fails   int       // how many failed, one after the other
 	err     error     // why
 	notes   []string  // what was wrong with a generation that is served all the same
 	running *refresh
 
-	old map[string]chantal.Digest // by path: a root that was recent when first seen, and has been seen since
+	old     map[string]chantal.Digest // by path: a root that was recent when first seen, and has been seen since
+	lacking map[string]time.Time      // by path: since when upstream does not deliver what belongs to its newest state
 }
 
 // refresh is one attempt to learn of upstream's newest state.
@@ -117,17 +124,20 @@ func (t *tree) current(ctx context.Context, force bool) (state, chantal.CacheSta
 	default:
 		t.start()
 	}
-	run, had := t.running, t.head
+	run, had, wait := t.running, t.head, patience
+	if t.fails > 0 {
+		wait = unsure
+	}
 	t.mu.Unlock()
-	return t.await(ctx, run, had)
+	return t.await(ctx, run, had, wait)
 }
 
 // await waits for a refresh: as long as the client does where there is nothing
-// else to show, else not beyond patience.
-func (t *tree) await(ctx context.Context, run *refresh, had state) (state, chantal.CacheStatus, error) {
+// else to show, else for wait.
+func (t *tree) await(ctx context.Context, run *refresh, had state, wait time.Duration) (state, chantal.CacheStatus, error) {
 	var enough <-chan time.Time
 	if !had.zero() {
-		timer := time.NewTimer(patience)
+		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		enough = timer.C
 	}
@@ -153,12 +163,12 @@ func (t *tree) await(ctx context.Context, run *refresh, had state) (state, chant
 
 // due reports whether upstream is to be asked again. The caller holds t.mu.
 func (t *tree) due(now time.Time, force bool) bool {
-	if !t.failed.IsZero() {
-		wait := min(retry, t.repo.Refresh)
-		if t.head.zero() {
-			wait = backoff
+	if t.fails > 0 {
+		most := backoffFirst
+		if !t.head.zero() {
+			most = min(backoffMax, max(t.repo.Refresh, backoffMin))
 		}
-		return now.Sub(t.failed) >= wait
+		return now.Sub(t.failed) >= min(backoffMin<<min(t.fails-1, 10), most)
 	}
 	if force {
 		return now.Sub(t.checked) >= time.Second
@@ -198,11 +208,12 @@ func (t *tree) finish(run *refresh, had, next state, err error) {
 	run.err = err
 	if err != nil {
 		t.failed, t.err = m.Now(), err
+		t.fails++
 		if m.ctx.Err() == nil && !errors.Is(err, fs.ErrNotExist) {
 			m.Log.Warn("refresh failed", "repo", t.repo.Name, "tree", t.Name, "generation", had.Generation, "error", err)
 		}
 	} else {
-		t.failed, t.err = time.Time{}, nil
+		t.failed, t.fails, t.err = time.Time{}, 0, nil
 		t.checked = m.Now()
 		t.head, t.loaded = next, true
 		if next.Generation != had.Generation || next.Observed != had.Observed {

@@ -20,6 +20,7 @@ import (
 	"chantal/internal/catalog"
 	"chantal/internal/fetch"
 	"chantal/internal/httpcache"
+	"chantal/internal/sign"
 	"chantal/internal/testenv"
 	"chantal/mirror"
 	"chantal/plugins/apt"
@@ -82,7 +83,7 @@ func newSite(t testing.TB, change func(*Options)) *site {
 	source := s.source()
 	s.mirror = mirror.New(mirror.Options{
 		Store: store, Catalog: names, Source: source, Now: s.now, Log: log,
-		Formats: map[string]chantal.Format{"apt": apt.New(), "rpm": rpm.Format{}, "pypi": pypi.Format{}},
+		Formats: map[string]chantal.Format{"apt": &apt.Format{Belongs: sign.Belongs}, "rpm": rpm.Format{Belongs: sign.Belongs}, "pypi": pypi.Format{}},
 	})
 	t.Cleanup(func() {
 		s.up.Heal()

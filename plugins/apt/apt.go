@@ -22,10 +22,11 @@ import (
 //
 // It is no chantal.Closer: of all that a Release lists only what a client
 // asks for is needed, and clients ask for very little of it.
-type Format struct{}
-
-// New returns the format.
-func New() *Format { return new(Format) }
+type Format struct {
+	// Belongs tells without keys when a detached signature is one over other
+	// bytes. Where it is nil nobody looks.
+	Belongs func(signed, signature []byte) error
+}
 
 // The roots of a tree by file name, the main one first.
 const (

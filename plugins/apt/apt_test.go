@@ -72,7 +72,7 @@ func TestFormat(t *testing.T) {
 		{Path: "dists/stable/main/i18n/Translation-en.bz2", Content: []byte("Package: x\n")},
 		{Path: "dists/stable/main/binary-amd64/Release", Content: []byte(releaseText())},
 	}
-	formattest.Test(t, New(), formattest.Fixtures{
+	formattest.Test(t, new(Format), formattest.Fixtures{
 		Files: files,
 		Paths: []string{
 			"dists/stable/by-hash/SHA256/" + hexes("a", 64), "dists/s/main/source/by-hash/MD5Sum/" + hexes("a", 32),
@@ -118,7 +118,7 @@ func TestClassify(t *testing.T) {
 		"../InRelease":                                       chantal.Opaque,
 		"a/InRelease/":                                       chantal.Opaque,
 	} {
-		if got := New().Classify(p).Kind; got != want {
+		if got := new(Format).Classify(p).Kind; got != want {
 			t.Errorf("Classify(%q) is %v, want %v", p, got, want)
 		}
 	}
@@ -132,7 +132,7 @@ func TestClassifyNamesTheTree(t *testing.T) {
 		"dists/s/by-hash/SHA1/" + hexes("a", 40): {Kind: chantal.Meta, Path: "dists/s/by-hash/SHA1/" + hexes("a", 40),
 			Digest: chantal.Digest("sha1:" + hexes("a", 40))},
 	} {
-		if diff := cmp.Diff(want, New().Classify(p)); diff != "" {
+		if diff := cmp.Diff(want, new(Format).Classify(p)); diff != "" {
 			t.Errorf("Classify(%q) (-want +got):\n%s", p, diff)
 		}
 	}
@@ -164,7 +164,7 @@ func TestLocate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, New().Locate(u, "")); diff != "" {
+		if diff := cmp.Diff(want, new(Format).Locate(u, "")); diff != "" {
 			t.Errorf("Locate(%q) (-want +got):\n%s", target, diff)
 		}
 	}

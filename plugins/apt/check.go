@@ -16,7 +16,7 @@ import (
 // and it alone decides whether there is a generation, as it does for apt;
 // without one Release is, with Release.gpg as its signature. Valid-Until is
 // left to the clients: what upstream serves is what they get.
-func (*Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Keyring, now time.Time) (chantal.Verdict, error) {
+func (f *Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Keyring, now time.Time) (chantal.Verdict, error) {
 	var (
 		main       = path.Join(t.Name, inRelease)
 		plain      = path.Join(t.Name, release)
@@ -51,6 +51,7 @@ func (*Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Keyri
 			v.Rejected[detached] = why
 		} else {
 			v.Roots = append(v.Roots, detached)
+			v.Doubt = f.doubt(detached, rel, signature, keys)
 		}
 	}
 	return v, nil
@@ -109,6 +110,18 @@ func rejectDetached(accepted bool, rel, signature []byte, keys chantal.Keyring, 
 		}
 	case !looksSigned(signature):
 		return "not an OpenPGP signature"
+	}
+	return ""
+}
+
+// doubt returns why a Release.gpg may be of another state than Release, where
+// no keyring tells.
+func (f *Format) doubt(name string, rel, signature []byte, keys chantal.Keyring) string {
+	if keys != nil || f.Belongs == nil {
+		return ""
+	}
+	if err := f.Belongs(rel, signature); err != nil {
+		return name + ": " + err.Error()
 	}
 	return ""
 }

@@ -120,7 +120,7 @@ func TestCheck(t *testing.T) {
 			if test.unsigned {
 				keys, want.Signer = nil, nil
 			}
-			got, err := New().Check(New().Classify(i).Tree, test.files, keys, signedAt)
+			got, err := new(Format).Check(new(Format).Classify(i).Tree, test.files, keys, signedAt)
 			if test.roots == nil {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("got %v, want an error that says %q", err, test.err)

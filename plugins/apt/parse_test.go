@@ -16,7 +16,7 @@ import (
 
 func parse(path, content string) ([]chantal.Promise, error) {
 	var promises []chantal.Promise
-	for p, err := range New().Parse(path, strings.NewReader(content)) {
+	for p, err := range new(Format).Parse(path, strings.NewReader(content)) {
 		if err != nil {
 			return promises, err
 		}
@@ -184,7 +184,7 @@ func BenchmarkPackages(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		for _, err := range New().Parse("dists/stable/main/binary-amd64/Packages", bytes.NewReader(content)) {
+		for _, err := range new(Format).Parse("dists/stable/main/binary-amd64/Packages", bytes.NewReader(content)) {
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -207,7 +207,7 @@ func FuzzParse(f *testing.F) {
 	for _, name := range formattest.HostilePaths() {
 		f.Add("Packages", []byte("Filename: "+name+"\nSize: 1\n"))
 	}
-	format := New()
+	format := new(Format)
 	f.Fuzz(func(t *testing.T, path string, content []byte) {
 		if !formattest.ValidPath(path) {
 			return // callers give clean paths
@@ -233,7 +233,7 @@ func FuzzClassify(f *testing.F) {
 	}
 	f.Add("dists/stable/updates/main/binary-amd64/by-hash/SHA256/" + hexes("a", 64))
 	f.Add("dists/stable//Release.gpg")
-	format := New()
+	format := new(Format)
 	f.Fuzz(func(t *testing.T, p string) {
 		if err := formattest.CheckClassify(format, p); err != nil {
 			t.Fatal(err)

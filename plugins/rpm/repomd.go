@@ -38,9 +38,9 @@ type checksum struct {
 }
 
 // Check implements chantal.Format. With keys the detached signature has to be
-// there and good; without them .asc and .key are taken as given, and whether
-// they are as fresh as repomd.xml is for the caller to know.
-func (Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Keyring, now time.Time) (chantal.Verdict, error) {
+// there and good; without them .asc and .key are taken as given, with a doubt
+// where the signature is one over something else.
+func (f Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Keyring, now time.Time) (chantal.Verdict, error) {
 	if len(t.Roots) == 0 {
 		return chantal.Verdict{}, fmt.Errorf("tree %q has no roots", t.Name)
 	}
@@ -67,6 +67,11 @@ func (Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Keyrin
 		}
 		if v.Signer, err = keys.Verify(body, signature, now); err != nil {
 			return chantal.Verdict{}, fmt.Errorf("verify %s: %w", root, err)
+		}
+	}
+	if signature, ok := files[root+".asc"]; ok && keys == nil && f.Belongs != nil {
+		if err := f.Belongs(body, signature); err != nil {
+			v.Doubt = fmt.Sprintf("%s.asc: %v", root, err)
 		}
 	}
 	for _, name := range t.Roots {
