@@ -198,7 +198,7 @@ func (f *flight) run(ctx context.Context) error {
 	}
 	var errs fetchErrors
 	for i, u := range places {
-		resp, err := f.m.Source.Fetch(ctx, &fetch.Request{Repo: f.repo.Name, URL: u})
+		resp, err := f.m.Source.Fetch(ctx, &fetch.Request{Repo: f.repo.Name, URL: u, Fallback: i+1 < len(places)})
 		if err == nil {
 			if err = resp.Complete(); err != nil {
 				resp.Body.Close()

@@ -22,9 +22,10 @@ import (
 )
 
 const (
-	maxRoot = 16 << 20            // bytes of a root
-	settled = 10 * time.Minute    // after which the roots beside an unchanged main one are not asked again
-	wanted  = 14 * 24 * time.Hour // how long an index that was asked for counts as wanted
+	maxRoot  = 16 << 20            // bytes of a root
+	slowRoot = 64 << 10            // bytes of a root that take at most a second, after the first minute
+	settled  = 10 * time.Minute    // after which the roots beside an unchanged main one are not asked again
+	wanted   = 14 * 24 * time.Hour // how long an index that was asked for counts as wanted
 
 	// A refresh that finds upstream in the middle of publishing looks again
 	// after a pause that doubles up to pauseMax: 1.2 s in all.
@@ -371,12 +372,21 @@ func (t *tree) gather(ctx context.Context, set *rootSet, p string, have *chantal
 // confirms it.
 func (t *tree) fetchRoot(ctx context.Context, from place, p string, have *chantal.RootFile) (chantal.RootFile, []byte, error) {
 	m, r := t.repo.m, t.repo
-	req := &fetch.Request{Repo: r.Name, URL: r.urlAt(from.base, p), NoCache: true}
+	head, err := t.peek()
+	if err != nil {
+		return chantal.RootFile{}, nil, err
+	}
+	req := &fetch.Request{
+		Repo: r.Name, URL: r.urlAt(from.base, p), NoCache: true, Urgent: true,
+		Fallback: !head.zero() || !from.last,
+	}
 	limit := int64(maxRoot)
 	ingest, _ := r.Format.(chantal.Ingester)
 	if ingest != nil {
 		req.Accept, limit = ingest.Accept(), ingest.Limit(p)
 	}
+	// A refresh that does not end would keep every later state away.
+	req.Within = time.Minute + time.Duration(limit/slowRoot)*time.Second
 	if have != nil && t.tells(have) {
 		req.ETag, req.Modified = have.ETag, have.Modified
 	}
@@ -499,8 +509,8 @@ func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (stat
 		return state{}, err
 	}
 	var errs fetchErrors
-	for _, u := range places {
-		req.URL = u
+	for i, u := range places {
+		req.URL, req.Fallback = u, !had.zero() || i+1 < len(places)
 		resp, err := m.Source.Fetch(ctx, req)
 		if err == nil && resp.Unchanged() && !had.zero() {
 			resp.Body.Close()

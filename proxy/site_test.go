@@ -119,7 +119,7 @@ func (s *site) source() fetch.Source {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	egress.AllowHost(u.Host)
+	egress.AllowHosts(u.Host)
 	client := fetch.New(fetch.Options{Egress: egress, Timeout: 5 * time.Second})
 	s.t.Cleanup(client.CloseIdleConnections)
 	return fetch.SourceFunc(func(ctx context.Context, r *fetch.Request) (*fetch.Response, error) {

@@ -77,10 +77,14 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 		return n, err
 	}
 	cfg := env.config
+	proxied, err := outbound(cfg.Egress)
+	if err != nil {
+		return n, err
+	}
 	n.egress = fetch.NewEgress(cfg.Egress.AllowPrivate, func() []netip.AddrPort { return *n.listens.Load() })
 	n.client = fetch.New(fetch.Options{
 		Egress: n.egress, UserAgent: "chantal/" + version(), Via: "1.1 " + n.via,
-		Timeout: cfg.Download.Timeout, Proxy: http.ProxyFromEnvironment, Log: env.log,
+		Timeout: cfg.Download.Timeout, PerHost: cfg.Download.PerHost, Proxy: proxied, Log: env.log,
 	})
 	source := n.source(cfg)
 	n.mirror = mirror.New(mirror.Options{
@@ -95,23 +99,23 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 	return n, n.apply(cfg)
 }
 
-// source puts the limits around the client. Roots are small and everything
-// waits for them, so they do not queue behind downloads.
+// source puts the limits around the client. What is urgent does not queue
+// behind downloads.
 func (n *node) source(cfg *config.Config) fetch.Source {
 	if n.offline {
 		return fetch.Offline()(n.client)
 	}
 	d := cfg.Download
 	retry := fetch.Retry(d.Retries, 2*d.Timeout, n.log)
-	roots := retry(n.client)
+	urgent := retry(n.client)
 	var rest fetch.Source = n.client
 	if d.Bandwidth > 0 {
 		rest = fetch.Bandwidth(d.Bandwidth)(rest)
 	}
 	rest = retry(fetch.Limit(d.Parallel, d.PerHost)(rest))
 	return fetch.SourceFunc(func(ctx context.Context, r *fetch.Request) (*fetch.Response, error) {
-		if r.NoCache {
-			return roots.Fetch(ctx, r)
+		if r.Urgent {
+			return urgent.Fetch(ctx, r)
 		}
 		return rest.Fetch(ctx, r)
 	})
@@ -145,16 +149,15 @@ func (n *node) apply(cfg *config.Config) error {
 			Retired: !r.Discovered,
 		})
 	}
-	for _, c := range cfg.Repos {
-		for _, raw := range slices.Concat(c.Upstream, c.Files) {
-			u, err := url.Parse(raw)
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.Name, err)
-			}
-			n.egress.AllowHost(fetch.HostPort(u))
-			n.client.Credentials(c.Name, u)
-		}
+	up, err := readUpstreams(cfg, n.log.Warn)
+	if err != nil {
+		return err
 	}
+	if secretive(cfg) && config.ReadableByOthers(cfg.File) {
+		n.log.Warn("the configuration has credentials and can be read by everybody on this machine; chmod o-r would change that", "file", cfg.File)
+	}
+	n.egress.AllowHosts(up.hosts...)
+	n.client.SetCredentials(up.credentials)
 	for _, s := range all {
 		if _, err := n.mirror.Add(s); err != nil {
 			return err
@@ -169,7 +172,11 @@ func (n *node) apply(cfg *config.Config) error {
 
 // settings turns the configuration of a repository into what mirror works with.
 func settings(c config.Repo, format chantal.Format) (mirror.Settings, error) {
-	s := mirror.Settings{Name: c.Name, Type: c.Type, Format: format, Upstream: c.Upstream}
+	upstream, err := bare(c.Upstream)
+	if err != nil {
+		return mirror.Settings{}, fmt.Errorf("upstream of %s: %w", c.Name, err)
+	}
+	s := mirror.Settings{Name: c.Name, Type: c.Type, Format: format, Upstream: upstream}
 	s.Refresh = max(c.Refresh, time.Nanosecond) // 0s: every time
 	if c.Keyring != "" {
 		ring, err := sign.LoadKeyring(c.Keyring)

@@ -155,10 +155,16 @@ func (s *server) reload() {
 		return
 	}
 	if cfg.Listen != old.Listen || !slices.Equal(cfg.Listeners, old.Listeners) || cfg.Data != old.Data || cfg.History != old.History ||
-		cfg.Forward.Intercept != old.Forward.Intercept || !reflect.DeepEqual(cfg.Egress, old.Egress) || cfg.Download != old.Download {
-		s.log.Warn("listen, listeners, data, history, egress, download and forward.intercept take effect at the next start")
+		cfg.Forward.Intercept != old.Forward.Intercept || !reflect.DeepEqual(fixed(cfg.Egress), fixed(old.Egress)) || cfg.Download != old.Download {
+		s.log.Warn("listen, listeners, data, history, egress but for netrc, download and forward.intercept take effect at the next start")
 	}
 	s.log.Info("configuration read again", "file", cfg.File)
+}
+
+// fixed is what of egress stays until the end.
+func fixed(e config.Egress) config.Egress {
+	e.Netrc = nil
+	return e
 }
 
 // shutdown lets answers end, for a while.

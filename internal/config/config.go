@@ -5,9 +5,11 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -60,6 +62,9 @@ type Forward struct {
 type Egress struct {
 	AllowPrivate []netip.Prefix // private upstreams that clients may name; masked
 	Offline      bool           // answer from the store only
+	Proxy        string         // the outbound proxy, an http, https or socks5 URL; "" leaves it to the environment
+	NoProxy      []string       // hosts that Proxy is not asked for: names, addresses, networks, each with or without a port
+	Netrc        []string       // files with credentials of configured upstreams, the first that names a host wins
 }
 
 // Download says how upstreams are asked.
@@ -81,17 +86,26 @@ const (
 
 // Repo is one configured repository.
 type Repo struct {
-	Name     string
-	Type     string        // Apt, RPM, PyPI or Generic
-	Upstream []string      // absolute http or https URLs as written, failover in order; at least one, or a list of mirrors
-	Keyring  string        // path of the keys that have to have signed the roots; "" for none
-	Refresh  time.Duration // how long a tree is served without asking upstream again
-	Files    []string      // absolute http or https URLs of hosts that pages may link to; nil for any public host
-	Sync     *Sync         // nil where the file has none
+	Name        string
+	Type        string        // Apt, RPM, PyPI or Generic
+	Upstream    []string      // absolute http or https URLs as written, failover in order; at least one, or a list of mirrors
+	Credentials Credentials   // for every host of Upstream whose URL has no userinfo
+	Keyring     string        // path of the keys that have to have signed the roots; "" for none
+	Refresh     time.Duration // how long a tree is served without asking upstream again
+	Files       []string      // absolute http or https URLs of hosts that pages may link to; nil for any public host
+	Sync        *Sync         // nil where the file has none
 
 	Mirrorlist  string        // absolute http or https URL of a list of mirrors, which follow Upstream; "" for none
 	Metalink    string        // the same, where the list also says which roots are right; at most one of the two is set
 	ListRefresh time.Duration // how long a list of mirrors is used without asking for it again
+}
+
+// Credentials are what an upstream asks for: a user name with a password, or a
+// token. The zero value is none.
+type Credentials struct {
+	Username string
+	Password string
+	Token    string // a bearer token (RFC 6750), in place of the others
 }
 
 // Sync selects what a full mirror of the repository holds.
@@ -123,6 +137,16 @@ func Default() *Config {
 	}
 }
 
+// environment takes over what other clients take from the environment.
+func (e *Egress) environment(getenv func(string) string) {
+	if path := getenv("NETRC"); path != "" {
+		e.Netrc = []string{path}
+	}
+	if list := cmp.Or(getenv("NO_PROXY"), getenv("no_proxy")); list != "" {
+		e.NoProxy = strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+	}
+}
+
 func prefixes(texts ...string) []netip.Prefix {
 	list := make([]netip.Prefix, len(texts))
 	for i, text := range texts {
@@ -132,11 +156,11 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 // Load reads the file at path, expanding variables from the process's
-// environment; "" gives Default. Mistakes in the file are returned as Errors,
+// environment; "" stands for an empty one. Mistakes in the file are returned as Errors,
 // all of them.
 func Load(path string) (*Config, error) {
 	if path == "" {
-		return Default(), nil
+		return Parse("", nil, os.Getenv)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -147,12 +171,14 @@ func Load(path string) (*Config, error) {
 
 // Parse reads a configuration; name stands for it in messages and becomes
 // File. getenv answers ${VAR} and ${VAR:-default}; an empty answer counts as
-// not set. A key without a value leaves the default. Mistakes are returned as
+// not set. It also answers NETRC and NO_PROXY, the defaults of two settings. A
+// key without a value leaves the default. Mistakes are returned as
 // Errors, all of them, in the order of the file.
 func Parse(name string, text []byte, getenv func(string) string) (*Config, error) {
 	d := newDecoder(name, getenv)
 	c := Default()
 	c.File = name
+	c.Egress.environment(getenv)
 	d.config(c, string(text))
 	if len(d.errs) > 0 {
 		d.errs.sort()

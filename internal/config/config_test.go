@@ -147,8 +147,13 @@ func TestMarshalReadsBack(t *testing.T) {
 }
 
 func TestMarshalHasNoPasswords(t *testing.T) {
-	c, err := Parse("f", []byte("repos: [{name: p, type: pypi, upstream: 'https://me:secret@index.example.org/'}, "+
-		"{name: r, type: rpm, metalink: 'https://me:secret@mirrors.example.org/metalink?repo=r'}]"), environment(nil))
+	c, err := Parse("f", []byte(`egress: {proxy: "http://me:secret@proxy.example.org:3128"}
+repos:
+  - {name: p, type: pypi, upstream: "https://me:secret@index.example.org/"}
+  - {name: q, type: pypi, upstream: "https://secret@index.example.org/", credentials: {username: secret, password: secret}}
+  - {name: r, type: pypi, upstream: "https://index.example.org/", credentials: {token: secret}, files: "https://a:secret@files.example.org"}
+  - {name: l, type: rpm, metalink: "https://me:secret@mirrors.example.org/metalink?repo=r"}
+`), environment(nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,4 +259,34 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("got %v and %v", c, err)
 		}
 	})
+}
+
+func TestMessagesHaveNoSecrets(t *testing.T) {
+	text, err := os.ReadFile("testdata/secrets.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Parse("f", text, environment(nil))
+	if err == nil || strings.Contains(err.Error(), "s3") || strings.Contains(err.Error(), "cret@") {
+		t.Errorf("messages are\n%v", err)
+	}
+}
+
+func TestTheEnvironmentIsTheDefaultOfEgress(t *testing.T) {
+	env := environment(map[string]string{"NETRC": "/home/me/.netrc", "no_proxy": "localhost, .example.org"})
+	for text, want := range map[string]Egress{
+		"": {Netrc: []string{"/home/me/.netrc"}, NoProxy: []string{"localhost", ".example.org"}},
+		"egress: {netrc: [/etc/chantal/netrc], no_proxy: [], proxy: 'http://me:pw@proxy.example.org:3128'}": {
+			Netrc: []string{"/etc/chantal/netrc"}, NoProxy: []string{}, Proxy: "http://me:pw@proxy.example.org:3128",
+		},
+		"egress: {netrc: []}": {Netrc: []string{}, NoProxy: []string{"localhost", ".example.org"}},
+	} {
+		c, err := Parse("f", []byte(text), env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, c.Egress); diff != "" {
+			t.Errorf("%q -want +got\n%s", text, diff)
+		}
+	}
 }

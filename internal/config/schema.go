@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml/ast"
@@ -34,6 +35,9 @@ func (d *decoder) config(c *Config, text string) {
 		"egress": d.section("egress", fields{
 			"allow_private": many(d, &c.Egress.AllowPrivate, parsePrefix),
 			"offline":       one(d, &c.Egress.Offline, parseBool),
+			"proxy":         one(d, &c.Egress.Proxy, parseProxy),
+			"no_proxy":      many(d, &c.Egress.NoProxy, parseText),
+			"netrc":         many(d, &c.Egress.Netrc, parseText),
 		}),
 		"download": d.section("download", fields{
 			"parallel":  one(d, &c.Download.Parallel, parseAtLeastOne),
@@ -110,9 +114,10 @@ func (d *decoder) repo(repo *Repo, n ast.Node, where string) map[string]*token.P
 				d.fail(position(n), "%s needs at least one upstream URL", where)
 			}
 		},
-		"keyring": one(d, &repo.Keyring, parseText),
-		"refresh": one(d, &repo.Refresh, parseDuration),
-		"files":   many(d, &repo.Files, parseURL),
+		"credentials": func(n ast.Node) { d.credentials(&repo.Credentials, n, where+".credentials") },
+		"keyring":     one(d, &repo.Keyring, parseText),
+		"refresh":     one(d, &repo.Refresh, parseDuration),
+		"files":       many(d, &repo.Files, parseURL),
 
 		"mirrorlist":   d.filled("mirrorlist", one(d, &repo.Mirrorlist, parseListURL)),
 		"metalink":     d.filled("metalink", one(d, &repo.Metalink, parseListURL)),
@@ -122,6 +127,24 @@ func (d *decoder) repo(repo *Repo, n ast.Node, where string) map[string]*token.P
 			d.sync(repo.Sync, n, where+".sync")
 		},
 	})
+}
+
+// credentials reads a user name with a password, or a token.
+func (d *decoder) credentials(into *Credentials, n ast.Node, where string) {
+	keys := d.mapping(n, where, fields{
+		"username": d.filled("username", one(d, &into.Username, parseSecret)),
+		"password": one(d, &into.Password, parseSecret),
+		"token":    d.filled("token", one(d, &into.Token, parseSecret)),
+	})
+	switch {
+	case keys == nil:
+	case keys["token"] != nil && (keys["username"] != nil || keys["password"] != nil):
+		d.fail(keys["token"], "%s has both a token and a user name or password; an upstream is sent one of them", where)
+	case keys["token"] == nil && keys["username"] == nil:
+		d.fail(position(n), "%s needs a %q, or a %q with a %q", where, "token", "username", "password")
+	case strings.Contains(into.Username, ":"):
+		d.fail(keys["username"], "the user name in %s has a colon, which ends it (RFC 7617)", where)
+	}
 }
 
 // filled reports a value that is there as a key only, for keys that have no

@@ -40,6 +40,9 @@ type (
 	shownEgress struct {
 		AllowPrivate []string `yaml:"allow_private,flow" json:"allow_private"`
 		Offline      bool     `yaml:"offline" json:"offline"`
+		Proxy        string   `yaml:"proxy,omitempty" json:"proxy,omitempty"`
+		NoProxy      []string `yaml:"no_proxy,flow,omitempty" json:"no_proxy,omitempty"`
+		Netrc        []string `yaml:"netrc,flow,omitempty" json:"netrc,omitempty"`
 	}
 	shownDownload struct {
 		Parallel  int    `yaml:"parallel" json:"parallel"`
@@ -49,17 +52,23 @@ type (
 		Timeout   string `yaml:"timeout" json:"timeout"`
 	}
 	shownRepo struct {
-		Name     string     `yaml:"name" json:"name"`
-		Type     string     `yaml:"type" json:"type"`
-		Upstream []string   `yaml:"upstream,omitempty" json:"upstream,omitempty"`
-		Keyring  string     `yaml:"keyring,omitempty" json:"keyring,omitempty"`
-		Refresh  string     `yaml:"refresh" json:"refresh"`
-		Files    *[]string  `yaml:"files,omitempty" json:"files,omitempty"`
-		Sync     *shownSync `yaml:"sync,omitempty" json:"sync,omitempty"`
+		Name        string           `yaml:"name" json:"name"`
+		Type        string           `yaml:"type" json:"type"`
+		Upstream    []string         `yaml:"upstream,omitempty" json:"upstream,omitempty"`
+		Credentials shownCredentials `yaml:"credentials,omitempty" json:"credentials,omitzero"`
+		Keyring     string           `yaml:"keyring,omitempty" json:"keyring,omitempty"`
+		Refresh     string           `yaml:"refresh" json:"refresh"`
+		Files       *[]string        `yaml:"files,omitempty" json:"files,omitempty"`
+		Sync        *shownSync       `yaml:"sync,omitempty" json:"sync,omitempty"`
 
 		Mirrorlist  string `yaml:"mirrorlist,omitempty" json:"mirrorlist,omitempty"`
 		Metalink    string `yaml:"metalink,omitempty" json:"metalink,omitempty"`
 		ListRefresh string `yaml:"list_refresh,omitempty" json:"list_refresh,omitempty"`
+	}
+	shownCredentials struct {
+		Username string `yaml:"username,omitempty" json:"username,omitempty"`
+		Password string `yaml:"password,omitempty" json:"password,omitempty"`
+		Token    string `yaml:"token,omitempty" json:"token,omitempty"`
 	}
 	shownSync struct {
 		Suites        []string `yaml:"suites,flow,omitempty" json:"suites,omitempty"`
@@ -79,8 +88,7 @@ type (
 )
 
 // Marshal returns the settings as a configuration file, defaults included.
-// Passwords in URLs are replaced; without any, Parse reads the same settings
-// back.
+// Credentials are replaced; without any, Parse reads the same settings back.
 func (c *Config) Marshal() ([]byte, error) {
 	text, err := yaml.MarshalWithOptions(c.shown(), yaml.IndentSequence(true))
 	if err != nil {
@@ -100,7 +108,10 @@ func (c *Config) shown() shown {
 		History: showDuration(c.History),
 		Cache:   shownCache{MaxSize: limit(c.Cache.MaxSize, "")},
 		Forward: shownForward(c.Forward),
-		Egress:  shownEgress{AllowPrivate: texts(c.Egress.AllowPrivate), Offline: c.Egress.Offline},
+		Egress: shownEgress{
+			AllowPrivate: texts(c.Egress.AllowPrivate), Offline: c.Egress.Offline,
+			Proxy: redact(c.Egress.Proxy), NoProxy: c.Egress.NoProxy, Netrc: c.Egress.Netrc,
+		},
 		Download: shownDownload{
 			Parallel: c.Download.Parallel, PerHost: c.Download.PerHost, Retries: c.Download.Retries,
 			Bandwidth: limit(c.Download.Bandwidth, "/s"), Timeout: showDuration(c.Download.Timeout),
@@ -118,7 +129,8 @@ func (c *Config) shown() shown {
 func (r *Repo) shown() shownRepo {
 	s := shownRepo{
 		Name: r.Name, Type: r.Type, Upstream: redacted(r.Upstream),
-		Keyring: r.Keyring, Refresh: showDuration(r.Refresh),
+		Credentials: shownCredentials{hide(r.Credentials.Username), hide(r.Credentials.Password), hide(r.Credentials.Token)},
+		Keyring:     r.Keyring, Refresh: showDuration(r.Refresh),
 	}
 	if r.Files != nil {
 		files := redacted(r.Files)
@@ -136,6 +148,13 @@ func (r *Repo) shown() shownRepo {
 		}
 	}
 	return s
+}
+
+func hide(secret string) string {
+	if secret == "" {
+		return ""
+	}
+	return hidden
 }
 
 func every(d time.Duration) string {

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/dustin/go-humanize"
 )
@@ -175,21 +176,17 @@ func parseName(text string) (string, error) {
 	return text, nil
 }
 
-// parseURL checks an absolute http or https URL. Messages have no password.
+// parseURL checks an absolute http or https URL. Messages have no userinfo.
 func parseURL(text string) (string, error) {
-	u, err := url.Parse(text)
+	u, err := splitURL(text)
 	if err != nil {
-		var cause *url.Error
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return "", fmt.Errorf("not a URL: %w", err)
+		return "", err
 	}
 	switch {
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Hostname() == "":
-		return "", fmt.Errorf("%q is not an absolute http or https URL", u.Redacted())
+		return "", fmt.Errorf("%q is not an absolute http or https URL", redact(text))
 	case u.RawQuery != "" || u.Fragment != "":
-		return "", fmt.Errorf("%q has a query or a fragment; paths of files are appended to it", u.Redacted())
+		return "", fmt.Errorf("%q has a query or a fragment; paths of files are appended to it", redact(text))
 	}
 	return text, nil
 }
@@ -197,6 +194,9 @@ func parseURL(text string) (string, error) {
 // parseListURL is parseURL for a file of its own, which may be asked for by a
 // query. Variables of clients mean nothing here.
 func parseListURL(text string) (string, error) {
+	if _, err := splitURL(text); err != nil {
+		return "", err
+	}
 	plain, query, _ := strings.Cut(text, "?")
 	if strings.Contains(text, "$") {
 		return "", fmt.Errorf("%q has a variable that only dnf replaces; write one repository for each release and architecture", redact(text))
@@ -208,13 +208,60 @@ func parseListURL(text string) (string, error) {
 	return text, err
 }
 
-// redact returns the URL without its password.
+// parseProxy checks the URL of an outbound proxy.
+func parseProxy(text string) (string, error) {
+	u, err := splitURL(text)
+	if err != nil {
+		return "", err
+	}
+	switch u.Scheme {
+	case "http", "https", "socks5", "socks5h":
+		if u.Hostname() != "" && strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.Fragment == "" {
+			return text, nil
+		}
+	}
+	return "", fmt.Errorf("%q is not the URL of a proxy; write for example http://proxy.example.org:3128", redact(text))
+}
+
+// splitURL is url.Parse with errors that can be shown: what follows an "@"
+// alone is not secret, and where it stands cannot be told of what is no URL.
+func splitURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err == nil:
+		return u, nil
+	case strings.Contains(text, "@"):
+		return nil, errors.New("not a URL; in a user name or password, characters other than letters and digits are written as %XX")
+	}
+	var cause *url.Error
+	if errors.As(err, &cause) {
+		err = cause.Err
+	}
+	return nil, fmt.Errorf("not a URL: %w", err)
+}
+
+// hidden stands for what is not shown.
+const hidden = "xxxxx"
+
+// redact returns the URL without its userinfo: of some services the token is
+// the user name.
 func redact(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
 		return "(not a URL)"
 	}
-	return u.Redacted()
+	if u.User != nil {
+		u.User = url.User(hidden)
+	}
+	return u.String()
+}
+
+// parseSecret checks what is sent in a header field. Messages do not repeat it.
+func parseSecret(text string) (string, error) {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return "", errors.New("a line break or another control character; give the value on one line")
+	}
+	return text, nil
 }
 
 // oneOf returns a parser for the given words.

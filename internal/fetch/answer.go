@@ -44,7 +44,7 @@ func (c *Client) answer(ctx context.Context, r *Request, u *url.URL, x *exchange
 		out.Body = http.NoBody
 		return out, nil
 	}
-	out.Body = &body{from: resp.Body, url: out.URL, timeout: c.o.Timeout, caller: ctx, x: x}
+	out.Body = &body{from: resp.Body, url: out.URL, timeout: c.o.Timeout, left: c.o.Timeout, caller: ctx, x: x, stop: func() {}}
 	return out, nil
 }
 
@@ -115,15 +115,20 @@ func checkEncoding(resp *http.Response, u *url.URL) error {
 	return fmt.Errorf("it answered with Content-Encoding %q though asked for the file as it is", coding)
 }
 
-// body is the body of an answer: it fails when upstream falls silent, with the
-// errors that Source promises. The clock runs only while a Read waits, so a
-// reader may take its time.
+// slowest is how many bytes a second count as progress.
+const slowest = 1 << 10
+
+// body is the body of an answer: it fails when upstream falls silent or sends
+// next to nothing, with the errors that Source promises. The clock runs only
+// while a Read waits, so a reader may take its time.
 type body struct {
 	from    io.ReadCloser
 	url     string
 	timeout time.Duration
+	left    time.Duration // how long Reads may still wait; what arrives adds to it, up to timeout
 	caller  context.Context
 	x       *exchange
+	stop    context.CancelFunc // ends what bounds the whole request
 	timer   *time.Timer
 	failed  error
 }
@@ -133,12 +138,14 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, b.failed
 	}
 	if b.timer == nil {
-		b.timer = time.AfterFunc(b.timeout, func() { b.x.cancel(silence(b.timeout)) })
+		b.timer = time.AfterFunc(b.left, func() { b.x.cancel(silence(b.timeout)) })
 	} else {
-		b.timer.Reset(b.timeout)
+		b.timer.Reset(b.left)
 	}
+	started := time.Now()
 	n, err := b.from.Read(p)
 	b.timer.Stop()
+	b.left = min(b.timeout, b.left-time.Since(started)+time.Duration(n)*time.Second/slowest)
 	if err == nil {
 		return n, nil
 	}
@@ -155,5 +162,6 @@ func (b *body) Read(p []byte) (int, error) {
 func (b *body) Close() error {
 	err := b.from.Close()
 	b.x.cancel(nil)
+	b.stop()
 	return err
 }

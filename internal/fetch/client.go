@@ -14,7 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"chantal"
@@ -28,7 +28,8 @@ type Options struct {
 	Egress    *Egress                               // nil: public addresses only
 	UserAgent string                                // "chantal" if empty; a request's own header wins
 	Via       string                                // added to Via, "1.1 chantal-7f3a"; "" adds none
-	Timeout   time.Duration                         // until an answer begins, and between bytes of its body; 0 is 30 s
+	Timeout   time.Duration                         // until an answer begins, and without progress of its body; 0 is 30 s
+	PerHost   int                                   // how many downloads of one host go on at a time, for keeping connections; 0 is 4
 	Proxy     func(*http.Request) (*url.URL, error) // the outbound proxy; nil for none
 	Roots     *x509.CertPool                        // the authorities trusted for TLS; nil for the system's
 	Log       *slog.Logger                          // nil for none
@@ -36,16 +37,19 @@ type Options struct {
 
 // Client is a Source that asks over HTTP/1.1 and HTTP/2. It never decompresses,
 // always verifies TLS, and keeps connections for reuse.
+//
+// It gives up on a host that takes longer than ten seconds to connect, or to
+// shake hands for TLS; on an answer whose header is not there in Options.Timeout;
+// and on a body that, while it is being read, brings less than 1 KiB a second
+// for that long. An origin that answered 429 or 503 with Retry-After (RFC 9110,
+// 10.2.3) is not asked again, by anybody and for anything, before that time has
+// passed, at most ten minutes.
 type Client struct {
 	o         Options
 	transport *http.Transport
-
-	mu    sync.RWMutex
-	creds map[binding]string // Authorization values
+	holds     *holds
+	logins    atomic.Pointer[logins]
 }
-
-// binding is what credentials are bound to.
-type binding struct{ repo, scheme, hostport string }
 
 // proxyURLKey is the context key of the *url.URL of the outbound proxy of a
 // request, decided once per request so that the dial's exemption agrees.
@@ -55,57 +59,47 @@ type proxyURLKey struct{}
 func New(o Options) *Client {
 	o.UserAgent = cmp.Or(o.UserAgent, "chantal")
 	o.Timeout = cmp.Or(o.Timeout, 30*time.Second)
+	o.PerHost = cmp.Or(o.PerHost, 4)
 	if o.Egress == nil {
 		o.Egress = NewEgress(nil, nil)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{
-		o:     o,
-		creds: map[binding]string{},
+	connect := min(connectTimeout, o.Timeout)
+	c := &Client{
+		o: o, holds: newHolds(),
 		transport: &http.Transport{
 			Proxy: func(r *http.Request) (*url.URL, error) {
 				u, _ := r.Context().Value(proxyURLKey{}).(*url.URL)
 				return u, nil
 			},
-			DialContext:            o.Egress.DialContext,
-			TLSClientConfig:        &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    dialTimeout,
-			ForceAttemptHTTP2:      true,
-			DisableCompression:     true,
-			MaxIdleConns:           256,
-			MaxIdleConnsPerHost:    16,
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				ctx, cancel := context.WithTimeout(ctx, connect)
+				defer cancel()
+				return o.Egress.DialContext(ctx, network, addr)
+			},
+			TLSClientConfig:     &tls.Config{RootCAs: o.Roots, MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout: connect,
+			ForceAttemptHTTP2:   true,
+			// A connection that carries many requests and is dead would fail
+			// each of them, one timeout after the other.
+			HTTP2:              &http.HTTP2Config{SendPingTimeout: o.Timeout / 2, PingTimeout: connect},
+			DisableCompression: true,
+			MaxIdleConns:       256,
+			// What is urgent does not count among the downloads.
+			MaxIdleConnsPerHost:    2 * o.PerHost,
 			IdleConnTimeout:        90 * time.Second,
 			MaxResponseHeaderBytes: 1 << 20,
 			ReadBufferSize:         64 << 10,
 		},
 	}
+	c.SetCredentials(nil)
+	return c
 }
 
 // CloseIdleConnections closes the connections kept for reuse.
 func (c *Client) CloseIdleConnections() { c.transport.CloseIdleConnections() }
-
-// Credentials binds the userinfo of a configured upstream to requests that are
-// made on behalf of repo and go to exactly base's scheme, host and port. A
-// base without userinfo takes them away again.
-func (c *Client) Credentials(repo string, base *url.URL) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k := binding{repo, base.Scheme, HostPort(base)}
-	if base.User == nil {
-		delete(c.creds, k)
-		return
-	}
-	c.creds[k] = basicAuth(base.User)
-}
-
-func basicAuth(u *url.Userinfo) string {
-	r := http.Request{Header: http.Header{}}
-	password, _ := u.Password()
-	r.SetBasicAuth(u.Username(), password)
-	return r.Header.Get("Authorization")
-}
 
 // Fetch asks for r.URL and follows redirects.
 func (c *Client) Fetch(ctx context.Context, r *Request) (*Response, error) {
@@ -114,13 +108,29 @@ func (c *Client) Fetch(ctx context.Context, r *Request) (*Response, error) {
 		return nil, err
 	}
 	if r.Method != "" && r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return nil, fmt.Errorf("fetching %s: method %s is not one that can be asked again", start.Redacted(), r.Method)
+		return nil, fmt.Errorf("fetching %s: method %s is not one that can be asked again", bare(start), r.Method)
 	}
+	within, stop := ctx, context.CancelFunc(func() {})
+	if r.Within > 0 {
+		within, stop = context.WithTimeoutCause(ctx, r.Within, fmt.Errorf("it took longer than %s: %w", r.Within, context.DeadlineExceeded))
+	}
+	resp, err := c.follow(ctx, within, r, start)
+	if err != nil || resp.Body == http.NoBody {
+		stop()
+		return resp, err
+	}
+	resp.Body.(*body).stop = stop
+	return resp, nil
+}
+
+// follow asks for start and follows redirects. within is ctx or the same with
+// the request's own bound.
+func (c *Client) follow(ctx, within context.Context, r *Request, start *url.URL) (*Response, error) {
 	u := start
 	seen := map[string]bool{}
 	for hop := 0; ; hop++ {
 		seen[u.String()] = true
-		x, err := c.ask(ctx, r, start, u)
+		x, err := c.ask(within, r, start, u)
 		if err != nil {
 			return nil, failure(ctx, bare(u), err)
 		}
@@ -147,15 +157,11 @@ func (c *Client) Fetch(ctx context.Context, r *Request) (*Response, error) {
 func parseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {
-		// url.Error would repeat the URL with its userinfo.
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
-		return nil, &chantal.RefusedError{What: "upstream URL", Why: err.Error()}
+		// The error repeats what it cannot read, and that may be a password.
+		return nil, &chantal.RefusedError{What: "upstream URL", Why: "it cannot be read as a URL (RFC 3986)"}
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, &chantal.RefusedError{What: "upstream URL " + u.Redacted(), Why: "only http and https URLs with a host are fetched"}
+		return nil, &chantal.RefusedError{What: "upstream URL " + bare(u), Why: "only http and https URLs with a host are fetched"}
 	}
 	return u, nil
 }
@@ -186,6 +192,9 @@ func (c *Client) ask(ctx context.Context, r *Request, start, u *url.URL) (*excha
 	if err != nil {
 		return nil, err
 	}
+	if err := c.holds.check(u); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(c.o.Timeout, func() { cancel(silence(c.o.Timeout)) })
 	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
@@ -197,13 +206,14 @@ func (c *Client) ask(ctx context.Context, r *Request, start, u *url.URL) (*excha
 		cancel(nil)
 		return nil, err
 	}
+	c.holds.note(u, resp)
 	c.o.Log.DebugContext(ctx, "asked upstream", "url", bare(u), "method", req.Method, "status", resp.StatusCode)
 	return &exchange{resp, ctx, cancel}, nil
 }
 
 // silence is the cause of a request that was given up.
 func silence(d time.Duration) error {
-	return fmt.Errorf("it was silent for %s: %w", d, context.DeadlineExceeded)
+	return fmt.Errorf("it was silent, or all but silent, for %s: %w", d, context.DeadlineExceeded)
 }
 
 // route decides on the outbound proxy of a request.
@@ -263,20 +273,12 @@ func (c *Client) header(r *Request, start, u *url.URL) http.Header {
 		h.Set("Cache-Control", "no-cache")
 	}
 	if same && start.User != nil {
-		h.Set("Authorization", basicAuth(start.User))
-	} else if auth := c.credentials(r.Repo, u); auth != "" {
+		password, _ := start.User.Password()
+		h.Set("Authorization", basic(start.User.Username(), password))
+	} else if auth := c.logins.Load().at(r.Repo, u); auth != "" {
 		h.Set("Authorization", auth)
 	}
 	return h
-}
-
-func (c *Client) credentials(repo string, u *url.URL) string {
-	if repo == "" {
-		return ""
-	}
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.creds[binding{repo, u.Scheme, HostPort(u)}]
 }
 
 // redirect returns where an answer leads, or nil if it is not a redirect that

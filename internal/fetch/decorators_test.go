@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -59,9 +60,11 @@ func TestRetryCountsAndTimes(t *testing.T) {
 		{"good later", []any{503, up(io.ErrUnexpectedEOF), 200}, 3, 200, 300 * time.Millisecond, 600 * time.Millisecond},
 		{"never good", []any{500}, 6, 500, 3100 * time.Millisecond, 6200 * time.Millisecond},
 		{"each such status", []any{408, 429, 502, 504, 200}, 5, 200, 1500 * time.Millisecond, 3 * time.Second},
-		{"told when", []any{"3", 200}, 2, 200, 3 * time.Second, 3*time.Second + 1},
-		{"told much later", []any{"11", 200}, 1, 503, 0, 1},
-		{"bounded in total", []any{"6"}, 2, 503, 6 * time.Second, 6*time.Second + 1},
+		{"told when", []any{"3", 200}, 2, 200, 3 * time.Second, 3200 * time.Millisecond},
+		{"told much later", []any{"6", 200}, 1, 503, 0, 1},
+		{"bounded in total", []any{"4"}, 3, 503, 8 * time.Second, 8400 * time.Millisecond},
+		{"no TLS there", []any{up(tls.RecordHeaderError{})}, 1, 0, 0, 1},
+		{"no common TLS", []any{up(&net.OpError{Op: "remote error", Err: errors.New("handshake failure")})}, 1, 0, 0, 1},
 		{"nobody there", []any{up(dial)}, 2, 0, 100 * time.Millisecond, 100*time.Millisecond + 1},
 		{"no such host", []any{up(&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}})}, 1, 0, 0, 1},
 		{"refused", []any{&chantal.RefusedError{}}, 1, 0, 0, 1},
@@ -84,6 +87,30 @@ func TestRetryCountsAndTimes(t *testing.T) {
 				}
 				if took < tc.least || took >= tc.under {
 					t.Errorf("took %s, want [%s, %s)", took, tc.least, tc.under)
+				}
+			})
+		})
+	}
+}
+
+func TestWhoHasAnotherAnswerIsNotKeptWaiting(t *testing.T) {
+	for name, steps := range map[string][]any{
+		"bad for long":     {503},
+		"no answer":        {&chantal.UpstreamError{Err: io.ErrUnexpectedEOF}},
+		"told to wait":     {"1"},
+		"bad for a moment": {503, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &script{steps: steps}
+				started := time.Now()
+				resp, err := Retry(5, time.Minute, nil)(s).Fetch(t.Context(), &Request{Fallback: true})
+				if took := time.Since(started); took > time.Second {
+					t.Errorf("took %s", took)
+				}
+				good := err == nil && resp.Status == 200
+				if good != (name == "bad for a moment") {
+					t.Errorf("answer %+v, %v", resp, err)
 				}
 			})
 		})

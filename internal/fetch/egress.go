@@ -8,16 +8,17 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"chantal"
 )
 
-// dialTimeout bounds one dial, all addresses of a host together. It is shorter
-// than the usual timeout of a request: a client waits for the next mirror.
-const dialTimeout = 10 * time.Second
+// connectTimeout bounds one dial, all addresses of a host together, and one TLS
+// handshake. It is shorter than the usual timeout of a request: a client waits
+// for the next mirror.
+const connectTimeout = 10 * time.Second
 
 // refused are the networks that nobody may be sent to. Documentation and
 // benchmark networks are not among them: some sites use them for real.
@@ -57,9 +58,7 @@ var (
 type Egress struct {
 	allow []netip.Prefix
 	own   func() []netip.AddrPort
-
-	mu    sync.RWMutex
-	hosts map[string]bool // configured upstreams, as canonical writes them
+	hosts atomic.Pointer[map[string]bool] // configured upstreams, as canonical writes them
 }
 
 // NewEgress returns an Egress that exempts allowPrivate from its rules. own
@@ -67,7 +66,8 @@ type Egress struct {
 // standing for every address of this machine; they are refused to everybody.
 // It is called at each dial and may be nil.
 func NewEgress(allowPrivate []netip.Prefix, own func() []netip.AddrPort) *Egress {
-	e := &Egress{own: own, hosts: map[string]bool{}}
+	e := &Egress{own: own}
+	e.AllowHosts()
 	for _, p := range allowPrivate {
 		if p.Addr().Is4In6() && p.Bits() >= 96 {
 			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
@@ -77,12 +77,15 @@ func NewEgress(allowPrivate []netip.Prefix, own func() []netip.AddrPort) *Egress
 	return e
 }
 
-// AllowHost exempts a configured upstream, given as HostPort writes it. Only
-// dials to that very host and port are exempt, whatever they resolve to.
-func (e *Egress) AllowHost(hostport string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.hosts[canonical(hostport)] = true
+// AllowHosts exempts the configured upstreams, given as HostPort writes them,
+// and no others any more. Only dials to that very host and port are exempt,
+// whatever they resolve to.
+func (e *Egress) AllowHosts(hostports ...string) {
+	hosts := make(map[string]bool, len(hostports))
+	for _, hostport := range hostports {
+		hosts[canonical(hostport)] = true
+	}
+	e.hosts.Store(&hosts)
 }
 
 // HostPort returns the "host:port" that is dialled for u, with the scheme's
@@ -116,11 +119,7 @@ func canonical(hostport string) string {
 	return strings.ToLower(net.JoinHostPort(host, port))
 }
 
-func (e *Egress) configured(hostport string) bool {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.hosts[canonical(hostport)]
-}
+func (e *Egress) configured(hostport string) bool { return (*e.hosts.Load())[canonical(hostport)] }
 
 // CheckPort returns a *chantal.RefusedError unless hostport's port may be
 // reached: 80, 443 and those from 1024 on, and any port of a configured
@@ -163,7 +162,7 @@ func (e *Egress) DialContext(ctx context.Context, network, addr string) (net.Con
 		}
 	}
 	d := net.Dialer{
-		Timeout: dialTimeout,
+		Timeout: connectTimeout,
 		Control: func(_, address string, _ syscall.RawConn) error { return e.check(addr, address, exempt) },
 	}
 	return d.DialContext(ctx, network, addr)

@@ -51,7 +51,7 @@ func TestAddressesThatNobodyIsSentTo(t *testing.T) {
 
 func TestPortsOfHostsThatNobodyConfigured(t *testing.T) {
 	e := NewEgress(nil, nil)
-	e.AllowHost("Mirror.example.org:873")
+	e.AllowHosts("Mirror.example.org:873")
 	for hostport, ok := range map[string]bool{
 		"mirror.example.org:80": true, "mirror.example.org:443": true, "mirror.example.org:1024": true, "mirror.example.org:65535": true,
 		"mirror.example.org:22": false, "mirror.example.org:25": false, "mirror.example.org:1023": false, "mirror.example.org:0": false,
@@ -97,7 +97,7 @@ func TestConfiguredUpstreamIsExemptButNotWhereItRedirects(t *testing.T) {
 		fmt.Fprint(w, "configured")
 	})
 	e := NewEgress(nil, nil)
-	e.AllowHost(HostPort(mustURL(t, srv.URL)))
+	e.AllowHosts(HostPort(mustURL(t, srv.URL)))
 	c := newClient(t, Options{Egress: e})
 	if _, body, err := get(t, c, &Request{URL: srv.URL}); err != nil || body != "configured" {
 		t.Errorf("configured: %q, %v", body, err)
@@ -105,7 +105,7 @@ func TestConfiguredUpstreamIsExemptButNotWhereItRedirects(t *testing.T) {
 	if _, _, err := get(t, c, &Request{URL: srv.URL + "/away"}); !isRefused(err) {
 		t.Errorf("redirected: error %v, want a RefusedError", err)
 	}
-	e.AllowHost(HostPort(mustURL(t, private.URL)))
+	e.AllowHosts(HostPort(mustURL(t, private.URL)))
 	if _, body, err := get(t, c, &Request{URL: srv.URL + "/away"}); err != nil || body != "private" {
 		t.Errorf("redirected to another configured one: %q, %v", body, err)
 	}
@@ -121,7 +121,7 @@ func TestOwnListenersAreNeverReached(t *testing.T) {
 		"mapped":         netip.AddrPortFrom(netip.AddrFrom16(at.Addr().As16()), at.Port()),
 	} {
 		e := NewEgress([]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}, func() []netip.AddrPort { return []netip.AddrPort{own} })
-		e.AllowHost(at.String())
+		e.AllowHosts(at.String())
 		for _, host := range []string{"127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]"} {
 			addr := fmt.Sprintf("%s:%d", host, at.Port())
 			conn, err := e.DialContext(t.Context(), "tcp", addr)

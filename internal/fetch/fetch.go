@@ -1,7 +1,8 @@
 // Package fetch is upstream as a Source: one URL asked, one answer given.
 //
-// Client speaks HTTP; Retry, Limit, Bandwidth and Offline change a Source into
-// one with that property; Egress decides at every dial which addresses may be
+// Client speaks HTTP, knows the credentials, and leaves an origin in peace that
+// asked for it; Retry, Limit, Bandwidth and Offline change a Source into one
+// with that property; Egress decides at every dial which addresses may be
 // reached. The package does not know what a file is for: which mirror to ask,
 // what the bytes should be and where they go is the callers' business.
 package fetch
@@ -29,6 +30,17 @@ type Request struct {
 	IfRange  string      // with Offset: a strong ETag or a date; if the file is another one, all of it is answered
 	NoCache  bool        // caches on the way have to ask their upstream
 	NoFollow bool        // a redirect is the answer, not followed
+
+	// Urgent says that the file is small and others wait for it, so that it
+	// does not queue behind downloads.
+	Urgent bool
+	// Fallback says that the caller has another answer at hand, of another
+	// mirror or from the store: a failure soon is worth more than this answer
+	// late.
+	Fallback bool
+	// Within bounds the whole of it, the reading of the body included; 0 is no
+	// bound beside the context's.
+	Within time.Duration
 }
 
 // Response is an answer, whatever its status.

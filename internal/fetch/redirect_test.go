@@ -81,12 +81,21 @@ func TestCredentialsStayWithTheirRepositoryAndHost(t *testing.T) {
 	seen := map[string]string{}
 	var order []string
 	note := func(name string, r *http.Request) {
-		user, _, _ := r.BasicAuth()
+		user, _, isBasic := r.BasicAuth()
+		if !isBasic {
+			user = r.Header.Get("Authorization")
+		}
 		seen[name] = user + r.Header.Get("Cookie")
 		order = append(order, name)
 	}
-	other := serve(t, func(_ http.ResponseWriter, r *http.Request) { note("other", r) })
-	first := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	var first *httptest.Server
+	other := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		note("other", r)
+		if r.URL.Path == "/back" {
+			http.Redirect(w, r, first.URL+"/end", http.StatusFound)
+		}
+	})
+	first = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		note("first"+r.URL.Path, r)
 		switch r.URL.Path {
 		case "/away":
@@ -97,7 +106,12 @@ func TestCredentialsStayWithTheirRepositoryAndHost(t *testing.T) {
 	})
 	c := newClient(t, Options{})
 	withUser := strings.Replace(first.URL, "http://", "http://alice:pw@", 1)
-	c.Credentials("debian", mustURL(t, withUser+"/debian"))
+	c.SetCredentials([]Credential{
+		{Repo: "debian", Origin: mustURL(t, first.URL+"/debian"), Username: "alice", Password: "pw"},
+		{Repo: "debian", Origin: mustURL(t, first.URL+"/other"), Username: "second", Password: "pw"},
+		{Repo: "tokens", Origin: mustURL(t, first.URL), Token: "t0ken"},
+		{Repo: "", Origin: mustURL(t, first.URL), Token: "for nobody"},
+	})
 	own := http.Header{"Authorization": {"Basic Ym9iOnB3"}, "Cookie": {"+c"}} // bob
 	for _, tc := range []struct {
 		name string
@@ -105,6 +119,8 @@ func TestCredentialsStayWithTheirRepositoryAndHost(t *testing.T) {
 		want map[string]string
 	}{
 		{"the repository's", Request{Repo: "debian", URL: first.URL + "/x"}, map[string]string{"first/x": "alice"}},
+		{"a token", Request{Repo: "tokens", URL: first.URL + "/away"}, map[string]string{"first/away": "Bearer t0ken", "other": ""}},
+		{"there and back", Request{Repo: "debian", URL: other.URL + "/back"}, map[string]string{"other": "", "first/end": "alice"}},
 		{"another repository's", Request{Repo: "epel", URL: first.URL + "/x"}, map[string]string{"first/x": ""}},
 		{"nobody's", Request{URL: first.URL + "/x"}, map[string]string{"first/x": ""}},
 		{"another host", Request{Repo: "debian", URL: other.URL}, map[string]string{"other": ""}},
@@ -123,7 +139,7 @@ func TestCredentialsStayWithTheirRepositoryAndHost(t *testing.T) {
 			}
 		})
 	}
-	c.Credentials("debian", mustURL(t, first.URL))
+	c.SetCredentials(nil)
 	clear(seen)
 	if _, _, err := get(t, c, &Request{Repo: "debian", URL: first.URL + "/x"}); err != nil || seen["first/x"] != "" {
 		t.Errorf("taken away: sent %q, %v", seen["first/x"], err)
@@ -132,8 +148,16 @@ func TestCredentialsStayWithTheirRepositoryAndHost(t *testing.T) {
 
 func TestErrorsDoNotShowUserinfo(t *testing.T) {
 	c := newClient(t, Options{})
-	_, err := c.Fetch(t.Context(), &Request{URL: "http://alice:secret@127.0.0.1:1/x"})
-	if err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "alice") {
-		t.Errorf("error is %v", err)
+	for _, r := range []Request{
+		{URL: "http://alice:secret@127.0.0.1:1/x"},
+		{URL: "http://alice:secret/@127.0.0.1:1/x"},
+		{URL: "http://alice:secret%@127.0.0.1:1/x"},
+		{URL: "ftp://alice:secret@127.0.0.1:1/x"},
+		{URL: "http://alice:secret@127.0.0.1:1/x", Method: "POST"},
+	} {
+		_, err := c.Fetch(t.Context(), &r)
+		if err == nil || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "alice") {
+			t.Errorf("%s: error is %v", r.URL, err)
+		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -20,19 +19,23 @@ import (
 const (
 	firstWait     = 200 * time.Millisecond
 	longestWait   = 5 * time.Second
-	longestAfter  = 10 * time.Second // the longest Retry-After that is waited for
+	longestAfter  = 5 * time.Second // the longest Retry-After that is waited for
 	unreachedWait = 100 * time.Millisecond
 	slowDial      = time.Second // a failed dial that took so long is not repeated
+	fallbackTotal = time.Second // no attempt begins later where the caller has another answer
 )
 
 // Retry asks again, up to n times, when there was no answer or a status that
 // says to try later (408, 429, 500, 502, 503, 504), after jittered waits that
-// double from 200 ms to 5 s, or as long as Retry-After says up to 10 s. No
-// attempt begins later than total after the first. An upstream that cannot be
-// connected to is asked once more only, at once, and not if finding that out
-// took a second, since clients wait; what
-// would end the same way (a refusal, a bad certificate, an unknown host, an
-// unusable answer) is not asked again. The last answer is returned as it is.
+// double from 200 ms to 5 s, or as long as the origin wants to be left in peace
+// (Retry-After) where that is up to 5 s. No attempt begins later than total
+// after the first, and none later than a second after it for a request whose
+// caller has another answer (Request.Fallback).
+//
+// An upstream that cannot be connected to is asked once more only, at once, and
+// not if finding that out took a second, since clients wait; what would end the
+// same way (a refusal, a bad certificate, no TLS, an unknown host, an unusable
+// answer) is not asked again. The last answer is returned as it is.
 //
 // It belongs outside of Limit, so that waiting takes no one's place. Bodies
 // that break off are the caller's to resume. log may be nil.
@@ -42,7 +45,10 @@ func Retry(n int, total time.Duration, log *slog.Logger) func(Source) Source {
 	}
 	return func(next Source) Source {
 		return SourceFunc(func(ctx context.Context, r *Request) (*Response, error) {
-			started := time.Now()
+			started, total := time.Now(), total
+			if r.Fallback {
+				total = min(total, fallbackTotal)
+			}
 			for attempt := 0; ; attempt++ {
 				resp, err := next.Fetch(ctx, r)
 				wait, again := pause(resp, err, attempt, time.Since(started))
@@ -76,14 +82,16 @@ func pause(resp *Response, err error, attempt int, elapsed time.Duration) (time.
 		default:
 			return 0, false
 		}
-		after := retryAfter(resp.Header.Get("Retry-After"))
-		return max(after, backoff), after <= longestAfter
+		return peace(retryAfter(resp.Header, time.Now()), backoff)
+	}
+	if held := (*heldError)(nil); errors.As(err, &held) {
+		return peace(time.Until(held.until), backoff)
 	}
 	var ue *chantal.UpstreamError
 	if !errors.As(err, &ue) || ue.Status != 0 || errors.Is(err, chantal.ErrOffline) {
 		return 0, false
 	}
-	if bad := (*tls.CertificateVerificationError)(nil); errors.As(err, &bad) {
+	if fatalTLS(err) {
 		return 0, false
 	}
 	if dns := (*net.DNSError)(nil); errors.As(err, &dns) && dns.IsNotFound {
@@ -103,14 +111,21 @@ func unreached(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// retryAfter returns the wait that a Retry-After field asks for (RFC 9110,
-// 10.2.3), 0 if it asks for none.
-func retryAfter(s string) time.Duration {
-	if n, err := strconv.ParseUint(s, 10, 31); err == nil {
-		return time.Duration(n) * time.Second
+// peace says whether to wait until an origin may be asked again. All who wait
+// are not to come back in the same moment.
+func peace(after, backoff time.Duration) (time.Duration, bool) {
+	if after <= backoff {
+		return backoff, true
 	}
-	if t, err := http.ParseTime(s); err == nil {
-		return max(0, time.Until(t))
-	}
-	return 0
+	return after + rand.N(firstWait), after <= longestAfter
+}
+
+// fatalTLS reports whether a TLS connection will not come about the next time
+// either.
+func fatalTLS(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var notTLS tls.RecordHeaderError
+	var alert *net.OpError
+	return errors.As(err, &certificate) || errors.As(err, &notTLS) ||
+		errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error")
 }
