@@ -230,13 +230,15 @@ func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*
 		return nil, &chantal.UpstreamError{URL: p.Path, Err: chantal.ErrOffline}
 	}
 	content, blob, err := r.fetching(p).open(ctx)
-	for pause := freshMin; err != nil && pause <= freshMax && p.Kind == chantal.Artifact && r.m.Now().Sub(hit.observed) < fresh && atOdds(err); pause *= 2 {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, ctx.Err()
+	if p.Kind == chantal.Artifact && r.m.Now().Sub(hit.observed) < fresh {
+		for pause := freshMin; atOdds(err) && pause <= freshMax; pause *= 2 {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			content, blob, err = r.fetching(p).open(ctx)
 		}
-		content, blob, err = r.fetching(p).open(ctx)
 	}
 	if err != nil {
 		if hit.inRoot && atOdds(err) {
