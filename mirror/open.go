@@ -230,7 +230,7 @@ func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*
 		return nil, &chantal.UpstreamError{URL: p.Path, Err: chantal.ErrOffline}
 	}
 	content, blob, err := r.fetching(p).open(ctx)
-	if p.Kind == chantal.Artifact && r.m.Now().Sub(hit.observed) < fresh {
+	if r.m.Now().Sub(hit.observed) < fresh {
 		for pause := freshMin; atOdds(err) && pause <= freshMax; pause *= 2 {
 			select {
 			case <-time.After(pause):
