@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 
 	"chantal"
@@ -29,6 +30,7 @@ type answer struct {
 	cache  string // Cache-Control
 	state  string // Cache-Status
 	ref    string // Chantal-Ref
+	via    string // added to Via; empty where this server is no proxy
 	dated  bool   // a date alone may confirm what the client has
 }
 
@@ -87,7 +89,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, a *answer) {
 		if err == nil {
 			var again *answer
 			if again, err = a.reopen(); err == nil {
-				again.state = a.state // it was not here when it was asked for
+				again.state, again.via = a.state, a.via // it was not here when it was asked for
 				h.write(w, r, again)
 				return
 			}
@@ -310,7 +312,7 @@ func (a *answer) setHeader(out http.Header) {
 	}
 	// One array holds all values: this is done for every hit. The keys are in
 	// the form that http.Header has them in.
-	values := make([]string, 0, 9)
+	values := make([]string, 0, 10)
 	set := func(key, value string) {
 		if value != "" {
 			values = append(values, value)
@@ -324,6 +326,10 @@ func (a *answer) setHeader(out http.Header) {
 	set("Cache-Control", a.cache)
 	set("Cache-Status", a.state)
 	set("Chantal-Ref", a.ref)
+	if a.via != "" && len(out["Via"]) > 0 {
+		a.via = strings.Join(out["Via"], ", ") + ", " + a.via
+	}
+	set("Via", a.via)
 	set("Accept-Ranges", "bytes")
 	if a.file == nil {
 		return

@@ -94,6 +94,7 @@ func NewConnect(o ConnectOptions) *Connect {
 		Protocols:         protocols,
 		ReadHeaderTimeout: innerHandshake,
 		IdleTimeout:       innerIdle,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 			if client, ok := conn.(*tls.Conn).NetConn().(*clientConn); ok {

@@ -155,7 +155,7 @@ func writeProblem(w http.ResponseWriter, r *http.Request, p problem) {
 	case http.StatusProxyAuthRequired:
 		header.Set("Proxy-Authenticate", `Basic realm="chantal ref"`)
 	case http.StatusMethodNotAllowed:
-		header.Set("Allow", "GET, HEAD")
+		header.Set("Allow", allowed)
 	}
 	w.WriteHeader(p.Status)
 	if r.Method != http.MethodHead {

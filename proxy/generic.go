@@ -3,11 +3,14 @@ package proxy
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 
 	"chantal"
+	"chantal/internal/httpcache"
 	"chantal/mirror"
 )
 
@@ -24,23 +27,28 @@ func (h *Handler) other(r *http.Request, t *target) (*answer, error) {
 		// It has the shape of a repository, but could not be recognised.
 		return nil, t.probed
 	}
+	packaged := h.Mirror.Shaped(t.url.Path)
 	switch {
-	case t.tls && !read:
-		return &answer{handler: h.pass(t.url)}, nil
-	case t.tls, read && (h.PassOther || h.Mirror.Shaped(t.url.Path)):
-		return h.cached(r, t.url)
-	case h.PassOther:
-		return &answer{handler: h.pass(t.url)}, nil
+	case !t.tls && !h.PassOther && !(read && packaged):
+		return nil, &chantal.RefusedError{
+			What: t.url.Redacted(),
+			Why:  "it belongs to no package repository that this proxy knows or recognises; configure the repository, or set forward.other: pass",
+		}
+	case read:
+		return h.cached(r, httpcache.Request{Method: r.Method, URL: t.upstream(r), Header: r.Header}, packaged)
+	case h.Mirror.Offline:
+		return nil, &chantal.UpstreamError{URL: t.url.Redacted(), Err: chantal.ErrOffline}
 	}
-	return nil, &chantal.RefusedError{
-		What: t.url.Redacted(),
-		Why:  "it belongs to no package repository that this proxy knows or recognises; configure the repository, or set forward.other: pass",
+	if final, err := lastForward(r); final != nil || err != nil {
+		return final, err
 	}
+	return &answer{handler: h.pass(t.upstream(r))}, nil
 }
 
-// cached answers from the HTTP cache.
-func (h *Handler) cached(r *http.Request, u *url.URL) (*answer, error) {
-	got, err := h.Cache.Open(r.Context(), u.String(), r.Header)
+// cached answers from the HTTP cache. packaged says that the URL names a
+// package: a web page in its place is an error.
+func (h *Handler) cached(r *http.Request, q httpcache.Request, packaged bool) (*answer, error) {
+	got, err := h.Cache.Open(r.Context(), q)
 	if err != nil {
 		return nil, err
 	}
@@ -48,15 +56,31 @@ func (h *Handler) cached(r *http.Request, u *url.URL) (*answer, error) {
 	if got.File != nil {
 		a.file = got.File
 		a.etag = got.Header.Get("Etag")
+		if a.etag == "" && got.File.Digest != "" {
+			a.etag = `"` + got.File.Digest.Hex() + `"`
+		}
 		a.cache = got.Header.Get("Cache-Control")
-		a.reopen = func() (*answer, error) { return h.cached(r, u) }
+		a.reopen = func() (*answer, error) {
+			again := q
+			again.Header = q.Header.Clone()
+			delete(again.Header, "Cache-Control") // upstream's word has just come
+			delete(again.Header, "Pragma")
+			return h.cached(r, again, packaged)
+		}
 		return a, nil
 	}
+	if kind, _, _ := strings.Cut(got.Header.Get("Content-Type"), ";"); packaged && got.Status == http.StatusOK && strings.EqualFold(strings.TrimSpace(kind), "text/html") {
+		got.Body.Close()
+		return nil, &chantal.UpstreamError{URL: redacted(q.URL), Status: got.Status, Err: errors.New("it answered with a web page in place of a package; perhaps the network wants a login first")}
+	}
+	a.state = passedStatus(got)
 	a.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer got.Body.Close()
 		a.setHeader(w.Header())
-		w.Header().Del("Accept-Ranges")
-		w.Header().Set("Cache-Status", "chantal; fwd=uri-miss")
+		h.Metrics.answer(a)
+		if got.Header.Get("Accept-Ranges") == "" {
+			w.Header().Del("Accept-Ranges")
+		}
 		w.WriteHeader(got.Status)
 		if r.Method == http.MethodHead {
 			return
@@ -68,22 +92,69 @@ func (h *Handler) cached(r *http.Request, u *url.URL) (*answer, error) {
 	return a, nil
 }
 
-// pass hands a request on as it is.
-func (h *Handler) pass(u *url.URL) http.Handler {
+// passedStatus is the Cache-Status of an answer that is no stored file.
+func passedStatus(a *httpcache.Answer) string {
+	switch {
+	case a.Cache == chantal.Hit:
+		return cacheStatus[chantal.Hit]
+	case a.Bypass:
+		return "chantal; fwd=bypass"
+	}
+	return "chantal; fwd=miss"
+}
+
+func redacted(raw string) string {
+	if u, err := url.Parse(raw); err == nil {
+		return u.Redacted()
+	}
+	return raw
+}
+
+// pass hands a request on as it is, but for what concerns one connection only.
+func (h *Handler) pass(upstream string) http.Handler {
 	return &httputil.ReverseProxy{
 		Transport: h.Pass,
+		ErrorLog:  slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL = u
-			p.Out.Host = u.Host
-			p.Out.Header.Add("Via", "1.1 "+h.Via)
-			p.Out.Header.Del("Proxy-Authorization")
+			p.Out.URL = asSpelled(upstream)
+			p.Out.Host = p.Out.URL.Host
+			p.Out.Header.Set("Via", strings.Join(append(p.In.Header.Values("Via"), h.via), ", "))
+			// It is no use to offer a protocol to upstream that the answer
+			// cannot be switched to here.
+			p.Out.Header.Del("Upgrade")
+			p.Out.Header.Del("Connection")
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			resp.Header.Set("Via", strings.Join(append(resp.Header.Values("Via"), h.via), ", "))
+			resp.Header.Set("Cache-Status", "chantal; fwd=method")
+			if !safe(resp.Request.Method) && resp.StatusCode < 400 {
+				h.Cache.Invalidate("", upstream, resp.Header)
+			}
+			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			var refused *chantal.RefusedError
 			if !errors.As(err, &refused) {
-				err = &chantal.UpstreamError{URL: u.Redacted(), Err: err}
+				err = &chantal.UpstreamError{URL: redacted(upstream), Err: err}
 			}
 			h.fail(w, r, err)
 		},
 	}
+}
+
+// safe reports whether a method changes nothing (RFC 9110, 9.2.1).
+func safe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions || method == http.MethodTrace
+}
+
+// asSpelled parses a URL so that path and query are sent byte for byte.
+func asSpelled(raw string) *url.URL {
+	scheme, rest, _ := strings.Cut(raw, "://")
+	host, path, _ := strings.Cut(rest, "/")
+	path, query, asked := strings.Cut("/"+path, "?")
+	u := &url.URL{Scheme: scheme, Host: host, Opaque: path, RawQuery: query, ForceQuery: asked && query == ""}
+	if strings.HasPrefix(path, "//") {
+		u.Opaque = "//" + host + path // net/url puts the scheme before it
+	}
+	return u
 }

@@ -44,15 +44,18 @@ type Options struct {
 type Handler struct {
 	Options
 	pages *pages
+	via   string   // what is added to Via
 	conns sync.Map // net.Conn → *mirror.Conn, of open connections
 }
 
 // New returns a Handler.
-func New(o Options) *Handler { return &Handler{Options: o, pages: newPages()} }
+func New(o Options) *Handler { return &Handler{Options: o, pages: newPages(), via: "1.1 " + o.Via} }
 
 // ServeHTTP resolves the request and writes the answer.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := h.admit(r); err != nil {
+	err := h.admit(r)
+	frame(w, r, err)
+	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
@@ -68,19 +71,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.write(w, r, a)
 }
 
-// admit refuses clients that may not use the server, and requests that have
-// been here before.
+// admit refuses clients that may not use the server, and requests that nobody
+// should send.
 func (h *Handler) admit(r *http.Request) error {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err == nil && !permitted(h.Clients, addr.Addr().Unmap()) {
 		return &statusError{http.StatusForbidden, addr.Addr().String() + " may not use this server; add its network to clients: in the configuration"}
 	}
-	for _, via := range r.Header.Values("Via") {
-		if strings.Contains(via, h.Via) {
-			return &statusError{http.StatusLoopDetected, "the request has come through this server before; check which proxy the upstream is reached by"}
-		}
-	}
-	return nil
+	return h.checkMessage(r)
 }
 
 func permitted(clients []netip.Prefix, a netip.Addr) bool {
@@ -98,11 +96,22 @@ func (h *Handler) resolve(r *http.Request) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	a, err := h.find(r, t)
+	if err == nil && t.forward {
+		a.via = h.via
+	}
+	return a, err
+}
+
+// find finds the answer for a target.
+func (h *Handler) find(r *http.Request, t *target) (*answer, error) {
 	switch {
 	case t.own != nil:
 		return &answer{handler: t.own}, nil
 	case t.repo == nil:
 		return h.other(r, t)
+	case r.Method == http.MethodOptions:
+		return &answer{handler: http.HandlerFunc(options)}, nil
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		return nil, &statusError{http.StatusMethodNotAllowed, "repositories are read only: use GET or HEAD"}
 	}

@@ -19,6 +19,7 @@ type target struct {
 	forward bool         // the client believes to talk to upstream
 	tls     bool         // inside an intercepted connection
 	url     *url.URL     // forward: what it asked for
+	folded  bool         // written http://HTTPS///host/path
 	own     http.Handler // one of Chantal's own pages; the rest is unset
 	repo    *mirror.Repo // nil: belongs to no known repository
 	path    string       // in the repository, decoded
@@ -40,7 +41,8 @@ func (h *Handler) route(r *http.Request) (*target, error) {
 		return h.mirrorURL(r)
 	}
 	u := *r.URL
-	if strings.EqualFold(u.Host, "https") {
+	folded := strings.EqualFold(u.Host, "https")
+	if folded {
 		if err := unfoldHTTPS(&u); err != nil {
 			return nil, err
 		}
@@ -49,7 +51,11 @@ func (h *Handler) route(r *http.Request) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.forward(r, &u, ref, false)
+	t, err := h.forward(r, &u, ref, false)
+	if err == nil {
+		t.folded = folded
+	}
+	return t, err
 }
 
 // unfoldHTTPS turns http://HTTPS///host/path, which means an https upstream,

@@ -10,6 +10,10 @@ import (
 	"chantal/mirror"
 )
 
+// maxHeader is how many bytes the head of a request may have: enough for a
+// thousand ranges.
+const maxHeader = 64 << 10
+
 // Server returns a server for one listener. ref is what its forward requests
 // get when they do not name one; "" for live. IdleTimeout and the limit on
 // headers fit clients that keep a connection per mirror and ask for a thousand
@@ -19,7 +23,7 @@ func (h *Handler) Server(ref string) *http.Server {
 		Handler:           h,
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       3 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			c := conn{&mirror.Conn{}, ref}

@@ -276,6 +276,9 @@ func (n *node) Close() error {
 	if n.mirror != nil {
 		errs = append(errs, n.mirror.Close(ctx))
 	}
+	if n.cache != nil {
+		errs = append(errs, n.cache.Close(ctx))
+	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}

@@ -6,7 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"path"
+	pathpkg "path"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +30,10 @@ func (c *Client) answer(ctx context.Context, r *Request, u *url.URL, x *exchange
 	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		out.Modified = t
 	}
-	err := checkEncoding(resp, u)
+	var err error
+	if coding := Coding(resp.Header, u.Path); coding != "" && !r.Encoded && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent) {
+		err = fmt.Errorf("it answered with Content-Encoding %q though asked for the file as it is", coding)
+	}
 	if err == nil {
 		err = out.place(r, resp)
 	}
@@ -101,18 +104,16 @@ var sameAsName = map[string]string{
 	".gz": "gzip", ".tgz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".br": "br", ".zst": "zstd", ".z": "compress",
 }
 
-// checkEncoding fails where upstream changed a file's bytes on the way,
-// although it was asked not to.
-func checkEncoding(resp *http.Response, u *url.URL) error {
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
-		return nil
-	}
-	coding := strings.ToLower(strings.Join(resp.Header.Values("Content-Encoding"), ", "))
+// Coding returns the Content-Encoding of an answer to a request for path, in
+// lower case; "" where the bytes are the file's own: without any, or with one
+// that only repeats what the name says.
+func Coding(h http.Header, path string) string {
+	coding := strings.ToLower(strings.Join(h.Values("Content-Encoding"), ", "))
 	switch strings.TrimPrefix(coding, "x-") {
-	case "", "identity", sameAsName[strings.ToLower(path.Ext(u.Path))]:
-		return nil
+	case "", "identity", sameAsName[strings.ToLower(pathpkg.Ext(path))]:
+		return ""
 	}
-	return fmt.Errorf("it answered with Content-Encoding %q though asked for the file as it is", coding)
+	return coding
 }
 
 // slowest is how many bytes a second count as progress.

@@ -195,6 +195,9 @@ func (c *Client) ask(ctx context.Context, r *Request, start, u *url.URL) (*excha
 	if err := c.holds.check(u); err != nil {
 		return nil, err
 	}
+	if u == start {
+		req.URL = exact(ctx, r.URL, u)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(c.o.Timeout, func() { cancel(silence(c.o.Timeout)) })
 	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
@@ -209,6 +212,30 @@ func (c *Client) ask(ctx context.Context, r *Request, start, u *url.URL) (*excha
 	c.holds.note(u, resp)
 	c.o.Log.DebugContext(ctx, "asked upstream", "url", bare(u), "method", req.Method, "status", resp.StatusCode)
 	return &exchange{resp, ctx, cancel}, nil
+}
+
+// exact returns u so that its path is sent as spelled in raw, also with bytes
+// that net/url would escape or leave as they are: some servers tell the
+// spellings apart, and signatures in URLs cover them.
+func exact(ctx context.Context, raw string, u *url.URL) *url.URL {
+	_, rest, _ := strings.Cut(raw, "://")
+	i := strings.IndexByte(rest, '/')
+	if i < 0 {
+		return u
+	}
+	path := rest[i:]
+	if end := strings.IndexAny(path, "?#"); end >= 0 {
+		path = path[:end]
+	}
+	if path == u.EscapedPath() || strings.ContainsAny(rest[:i], "?#") || strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		return u
+	}
+	out := *u
+	out.Opaque = path
+	if _, proxied := ctx.Value(proxyURLKey{}).(*url.URL); proxied && u.Scheme == "http" || strings.HasPrefix(path, "//") {
+		out.Opaque = "//" + u.Host + path // net/http puts the scheme before it
+	}
+	return &out
 }
 
 // silence is the cause of a request that was given up.
@@ -253,7 +280,9 @@ func (c *Client) header(r *Request, start, u *url.URL) http.Header {
 	if c.o.Via != "" {
 		h["Via"] = []string{strings.Join(append(h["Via"], c.o.Via), ", ")}
 	}
-	h.Set("Accept-Encoding", "identity")
+	if !r.Encoded || h.Get("Accept-Encoding") == "" {
+		h.Set("Accept-Encoding", "identity")
+	}
 	if r.Accept != "" || h.Get("Accept") == "" {
 		h.Set("Accept", cmp.Or(r.Accept, "*/*"))
 	}

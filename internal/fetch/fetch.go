@@ -20,7 +20,7 @@ import (
 // again once the Source has returned.
 type Request struct {
 	Repo     string      // the repository on whose behalf; its credentials are used. "" for none
-	URL      string      // absolute, http or https; sent as it is spelled. Userinfo in it goes to its host only
+	URL      string      // absolute, http or https; path and query are sent byte for byte. Userinfo in it goes to its host only
 	Method   string      // GET or HEAD; "" is GET
 	Accept   string      // "" is */*
 	Header   http.Header // further end-to-end fields, which the named ones above and below win over; may be nil
@@ -30,6 +30,7 @@ type Request struct {
 	IfRange  string      // with Offset: a strong ETag or a date; if the file is another one, all of it is answered
 	NoCache  bool        // caches on the way have to ask their upstream
 	NoFollow bool        // a redirect is the answer, not followed
+	Encoded  bool        // an answer with any Content-Encoding will do; Header's Accept-Encoding is sent, if there is one
 
 	// Urgent says that the file is small and others wait for it, so that it
 	// does not queue behind downloads.

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,31 +33,31 @@ type flight struct {
 	single  *fetch.Response // an answer for one waiter only, until it is claimed
 }
 
-// join returns the flight for url, and starts it where there is none. The
-// caller has to claim or leave it.
-func (c *Cache) join(ctx context.Context, url string, header http.Header, asked directives, old *entry) *flight {
+// join returns the flight that asks what q asks, and starts it where there is
+// none. The caller has to claim or leave it.
+func (c *Cache) join(q *query, old *entry) *flight {
+	key := q.key()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.flights[url]; f != nil {
+	if f := c.flights[key]; f != nil {
 		f.mu.Lock()
 		f.waiters++
 		f.mu.Unlock()
 		return f
 	}
 	f := &flight{settled: make(chan struct{}), waiters: 1}
-	c.flights[url] = f
-	req := &fetch.Request{URL: url, Header: http.Header{}, NoFollow: true, NoCache: asked.has("no-cache")}
-	for _, name := range keepFields {
-		if v := header[name]; v != nil {
-			req.Header[name] = v
-		}
-	}
-	if old != nil {
-		req.ETag, req.Modified = old.Header.Get("ETag"), old.Modified
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillLimit)
-	go c.fly(ctx, cancel, f, req, old)
+	c.flights[key] = f
+	ctx, cancel := context.WithTimeout(c.ctx, fillLimit)
+	c.work.Go(func() { c.fly(ctx, cancel, f, q, old) })
 	return f
+}
+
+// flies reports whether f, or any flight if f is nil, is under way for key.
+func (c *Cache) flies(f *flight, key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	have := c.flights[key]
+	return have != nil && (f == nil || have == f)
 }
 
 // claim ends the waiting for a settled flight, and returns the answer that is
@@ -86,25 +88,52 @@ func (f *flight) closeUnwanted() {
 }
 
 // land removes f from the flights, so that the next request starts another.
-func (c *Cache) land(f *flight, url string) {
+func (c *Cache) land(f *flight, key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flights[url] == f {
-		delete(c.flights, url)
+	if c.flights[key] == f {
+		delete(c.flights, key)
+	}
+}
+
+// remember keeps the small answer that f has, unless f was dropped meanwhile.
+func (c *Cache) remember(f *flight, key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d := f.small.remembered(); d > 0 && c.flights[key] == f {
+		f.small.until = f.small.received.Add(d)
+		c.replies.Add(key, f.small)
+	}
+}
+
+// drop forgets the small answers of a place, and makes flights that are under
+// way there end without anything being kept.
+func (c *Cache) drop(place string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	there := func(key string) bool { return strings.HasPrefix(key, place+"\x00") }
+	maps.DeleteFunc(c.flights, func(key string, _ *flight) bool { return there(key) })
+	for _, key := range c.replies.Keys() {
+		if there(key) {
+			c.replies.Remove(key)
+		}
 	}
 }
 
 // fly asks upstream, settles f, and stores what is to be stored.
-func (c *Cache) fly(ctx context.Context, cancel context.CancelFunc, f *flight, req *fetch.Request, old *entry) {
+func (c *Cache) fly(ctx context.Context, cancel context.CancelFunc, f *flight, q *query, old *entry) {
+	req := q.question(old)
 	requested := c.now()
+	req.Fallback = old != nil && old.usableStale(q.control, requested)
 	resp, err := c.src.Fetch(ctx, req)
 	if err == nil && resp.Status == http.StatusNotModified && old != nil {
-		e := old.confirmed(resp, requested, c.now())
+		received := c.now()
 		resp.Body.Close()
-		if e != nil {
-			c.save(e)
+		if e := old.confirmed(q, resp, requested, received); e != nil {
 			f.kept, f.status = e, chantal.Revalidated
-			c.settle(f, req.URL, cancel)
+			c.failures.Remove(q.key())
+			c.keep(q, f, e, func(v *entry) *entry { return v.sharing(q, resp, requested, received) })
+			c.settle(f, q, cancel)
 			return
 		}
 		// It is about another state than the one kept: ask for that.
@@ -113,35 +142,55 @@ func (c *Cache) fly(ctx context.Context, cancel context.CancelFunc, f *flight, r
 		resp, err = c.src.Fetch(ctx, req)
 	}
 	received := c.now()
+	portal := err == nil && resp.Portal(q.name())
+	stale := old != nil && old.usableStale(q.control, received)
 	switch {
 	case err != nil:
 		f.err = err
-	case unavailable(resp.Status) && old != nil && old.usableStale(received):
+	case stale && portal:
+		f.err = fetch.Unusable(req.URL, errors.New("it answered with a web page in place of the file"))
+		resp.Body.Close()
+	case stale && unavailable(resp.Status):
 		f.err = &chantal.UpstreamError{URL: req.URL, Status: resp.Status}
 		resp.Body.Close()
 	case resp.Status == http.StatusNotModified:
 		f.err = &chantal.UpstreamError{URL: req.URL, Status: resp.Status, Err: errors.New("it says that nothing changed though it was not asked that")}
 		resp.Body.Close()
-	case storable(resp, received):
-		if old != nil && old.usableStale(received) {
+	case storable(resp, received) && !portal:
+		if stale {
 			f.instead = old
 		}
-		c.fill(f, resp, newEntry(req.URL, resp, requested, received), cancel)
+		c.fill(f, q, resp, newEntry(q, resp, requested, received), cancel)
 		return
 	default:
-		c.decline(f, req.URL, resp, received, old, cancel)
+		if !portal && !unavailable(resp.Status) {
+			c.forget(q)
+		}
+		c.decline(f, q, resp, requested, received, cancel)
 		return
 	}
-	if old != nil && old.usableStale(received) {
+	if stale {
 		f.kept, f.status = old, chantal.Stale
+		c.failures.Add(q.key(), received)
 		c.log.Warn("answering with what was kept", "url", req.URL, "err", f.err)
 	}
-	c.settle(f, req.URL, cancel)
+	c.settle(f, q, cancel)
+}
+
+// sharing returns e as the 304 to another request updates it that names the
+// same state by a strong validator (RFC 9111, 4.3.4); nil if it does not.
+func (e *entry) sharing(q *query, resp *fetch.Response, requested, received time.Time) *entry {
+	if resp.ETag == "" || strings.HasPrefix(resp.ETag, "W/") || resp.ETag != e.Header.Get("ETag") {
+		return nil
+	}
+	newer := e.confirmed(q, resp, requested, received)
+	newer.Sent = e.Sent
+	return newer
 }
 
 // settle ends a flight that leaves nothing to be done.
-func (c *Cache) settle(f *flight, url string, cancel context.CancelFunc) {
-	c.land(f, url)
+func (c *Cache) settle(f *flight, q *query, cancel context.CancelFunc) {
+	c.land(f, q.key())
 	close(f.settled)
 	cancel()
 }
@@ -153,56 +202,56 @@ func unavailable(status int) bool {
 }
 
 // fill stores the content of resp while those who wait follow it.
-func (c *Cache) fill(f *flight, resp *fetch.Response, e *entry, cancel context.CancelFunc) {
+func (c *Cache) fill(f *flight, q *query, resp *fetch.Response, e *entry, cancel context.CancelFunc) {
 	defer cancel()
 	defer resp.Body.Close()
-	g, err := c.store.Create(cas.Want{Path: e.URL, Size: resp.Size, Modified: e.Modified})
+	g, err := c.store.Create(cas.Want{Path: q.URL, Size: resp.Size, Modified: e.Modified})
 	if err != nil {
 		f.err = err
-		c.settle(f, e.URL, cancel)
+		c.settle(f, q, cancel)
 		return
 	}
 	f.arriving, f.kept, f.status = g, e, chantal.Miss
 	close(f.settled)
-	defer c.land(f, e.URL)
 	if _, err := io.CopyBuffer(struct{ io.Writer }{g}, resp.Body, make([]byte, 256<<10)); err != nil {
-		c.land(f, e.URL) // who comes from now on may have more luck
+		c.land(f, q.key()) // who comes from now on may have more luck
+		if f.instead != nil {
+			c.failures.Add(q.key(), c.now())
+		}
 		g.Abort(err)
-		c.log.Warn("fetching broke off", "url", e.URL, "err", err)
+		c.log.Warn("fetching broke off", "url", q.URL, "err", err)
 		return
 	}
 	blob, err := g.Commit()
 	if err != nil {
-		c.log.Warn("storing failed", "url", e.URL, "err", err)
+		c.land(f, q.key())
+		c.log.Warn("storing failed", "url", q.URL, "err", err)
 		return
 	}
 	kept := *e
 	kept.Digest, kept.Size = blob.Digest, blob.Size
-	c.save(&kept)
-	c.negative.Remove(e.URL)
+	c.keep(q, f, &kept, nil)
+	c.replies.Remove(q.key())
+	c.failures.Remove(q.key())
+	c.land(f, q.key()) // who comes before finds the flight, who comes after the file
 }
 
 // decline passes on what is not stored: small answers to all who wait, if they
 // are not somebody's own, others to one of them.
-func (c *Cache) decline(f *flight, url string, resp *fetch.Response, received time.Time, old *entry, cancel context.CancelFunc) {
-	if old != nil && !unavailable(resp.Status) {
-		c.forget(url)
-	}
+func (c *Cache) decline(f *flight, q *query, resp *fetch.Response, requested, received time.Time, cancel context.CancelFunc) {
 	if resp.Status != http.StatusOK && resp.Size <= smallBody && shareable(resp.Header) {
 		head, err := io.ReadAll(io.LimitReader(resp.Body, smallBody+1))
 		if err != nil {
 			resp.Body.Close()
 			f.err = err
-			c.settle(f, url, cancel)
+			c.settle(f, q, cancel)
 			return
 		}
 		if len(head) <= smallBody {
 			resp.Body.Close()
-			f.small = &reply{status: resp.Status, header: fetch.EndToEnd(resp.Header), body: string(head), received: received}
-			if resp.Status == http.StatusNotFound || resp.Status == http.StatusGone {
-				c.negative.Add(url, f.small)
-			}
-			c.settle(f, url, cancel)
+			f.small = &reply{status: resp.Status, header: fetch.EndToEnd(resp.Header), body: string(head), requested: requested, received: received}
+			c.remember(f, q.key())
+			c.settle(f, q, cancel)
 			return
 		}
 		resp.Body = &ended{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body, func() {}}
@@ -212,7 +261,7 @@ func (c *Cache) decline(f *flight, url string, resp *fetch.Response, received ti
 	f.single = resp
 	f.closeUnwanted()
 	f.mu.Unlock()
-	c.land(f, url)
+	c.land(f, q.key())
 	close(f.settled)
 }
 

@@ -29,7 +29,7 @@ func TestMissesForOneURLAreOneRequest(t *testing.T) {
 	for range 50 {
 		started.Add(1)
 		wg.Go(func() {
-			a, err := w.cache.Open(t.Context(), w.url+"/f", nil)
+			a, err := w.cache.Open(t.Context(), Request{URL: w.url + "/f"})
 			started.Done()
 			if err != nil {
 				t.Error(err)
@@ -44,7 +44,7 @@ func TestMissesForOneURLAreOneRequest(t *testing.T) {
 	started.Wait() // all have an answer while the file is still arriving
 	close(release)
 	wg.Wait()
-	w.idle()
+	w.cache.work.Wait()
 	if n := w.asked.Load(); n != 1 {
 		t.Errorf("upstream was asked %d times", n)
 	}
@@ -60,11 +60,11 @@ func TestFillOutlivesItsClient(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
-	if _, err := w.cache.Open(ctx, w.url+"/f", nil); !errors.Is(err, context.Canceled) {
+	if _, err := w.cache.Open(ctx, Request{URL: w.url + "/f"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
 	close(release)
-	w.idle()
+	w.cache.work.Wait()
 	w.want("the next client", "/f", nil, result{200, chantal.Hit, "one", true, 1})
 }
 
@@ -79,7 +79,7 @@ func TestAnswerForOneIsGivenToOneOnly(t *testing.T) {
 	var wg sync.WaitGroup
 	for range clients {
 		wg.Go(func() {
-			a, err := w.cache.Open(t.Context(), w.url+"/f", nil)
+			a, err := w.cache.Open(t.Context(), Request{URL: w.url + "/f"})
 			if err != nil {
 				t.Error(err)
 				return
@@ -109,7 +109,7 @@ func TestFailureIsSharedAndNotRemembered(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			_, err := w.cache.Open(t.Context(), w.url+"/f", nil)
+			_, err := w.cache.Open(t.Context(), Request{URL: w.url + "/f"})
 			if ue := (*chantal.UpstreamError)(nil); !errors.As(err, &ue) {
 				t.Errorf("error %v, want an UpstreamError", err)
 			}
@@ -139,7 +139,7 @@ func TestUnwantedAnswerIsClosed(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
-	if _, err := w.cache.Open(ctx, w.url+"/f", nil); !errors.Is(err, context.Canceled) {
+	if _, err := w.cache.Open(ctx, Request{URL: w.url + "/f"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want context.Canceled", err)
 	}
 	close(release)

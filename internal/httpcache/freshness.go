@@ -2,7 +2,6 @@ package httpcache
 
 import (
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,104 +11,74 @@ import (
 // longestHeuristic bounds how long an answer that does not say is fresh.
 const longestHeuristic = 24 * time.Hour
 
-// directives are those of Cache-Control, by name in lower case.
-type directives map[string]string
-
-// parseControl reads Cache-Control (RFC 9111, 5.2), and Pragma where there is
-// none. The first of several equal directives counts.
-func parseControl(h http.Header) directives {
-	d := directives{}
-	lines := h.Values("Cache-Control")
-	if len(lines) == 0 && strings.Contains(strings.ToLower(h.Get("Pragma")), "no-cache") {
-		d["no-cache"] = ""
-	}
-	for _, part := range splitList(strings.Join(lines, ",")) {
-		name, value, _ := strings.Cut(part, "=")
-		name = strings.ToLower(strings.TrimSpace(name))
-		if _, again := d[name]; !again && name != "" {
-			d[name] = strings.Trim(strings.TrimSpace(value), `"`)
-		}
-	}
-	return d
-}
-
-// splitList splits at commas that are not inside quotes.
-func splitList(s string) []string {
-	quoted := false
-	return strings.FieldsFunc(s, func(r rune) bool {
-		if r == '"' {
-			quoted = !quoted
-		}
-		return r == ',' && !quoted
-	})
-}
-
-func (d directives) has(names ...string) bool {
-	for _, n := range names {
-		if _, ok := d[n]; ok {
-			return true
-		}
-	}
-	return false
-}
-
-// seconds returns the value of a directive; one that makes no sense is 0, the
-// careful reading.
-func (d directives) seconds(name string) (time.Duration, bool) {
-	v, ok := d[name]
-	if !ok {
-		return 0, false
-	}
-	n, err := strconv.ParseUint(v, 10, 31)
-	if err != nil {
-		return 0, true
-	}
-	return time.Duration(n) * time.Second, true
-}
-
-// lifetime is how long an answer is fresh (RFC 9111, 4.2.1). received stands
-// in for a missing Date.
+// lifetime is how long an answer is fresh (RFC 9111, 4.2.1): as it says, else
+// a tenth of the time since it was last modified. received stands in for a
+// missing Date.
 func lifetime(h http.Header, received time.Time) time.Duration {
-	d := parseControl(h)
-	for _, name := range []string{"s-maxage", "max-age"} {
-		if age, ok := d.seconds(name); ok {
-			return age
-		}
-	}
-	date := received
-	if t, err := http.ParseTime(h.Get("Date")); err == nil {
-		date = t
-	}
-	if h.Get("Expires") != "" {
-		t, err := http.ParseTime(h.Get("Expires"))
-		if err != nil {
-			return 0
-		}
-		return max(0, t.Sub(date))
+	if d, told := toldLifetime(h, received); told {
+		return d
 	}
 	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
-		return min(max(0, date.Sub(t)/10), longestHeuristic)
+		return min(max(0, dateOf(h, received).Sub(t)/10), longestHeuristic)
 	}
 	return 0
 }
 
+// toldLifetime is how long the answer itself says that it is fresh.
+func toldLifetime(h http.Header, received time.Time) (d time.Duration, told bool) {
+	control := parseControl(h)
+	for _, name := range []string{"s-maxage", "max-age"} {
+		if age, ok := control.seconds(name); ok {
+			return age, true
+		}
+	}
+	if h.Get("Expires") == "" {
+		return 0, false
+	}
+	t, err := http.ParseTime(h.Get("Expires"))
+	if err != nil {
+		return 0, true
+	}
+	return max(0, t.Sub(dateOf(h, received))), true
+}
+
+func dateOf(h http.Header, received time.Time) time.Time {
+	if t, err := http.ParseTime(h.Get("Date")); err == nil {
+		return t
+	}
+	return received
+}
+
 // age is the answer's current age (RFC 9111, 4.2.3).
 func (e *entry) age(now time.Time) time.Duration {
-	var apparent, told time.Duration
-	if t, err := http.ParseTime(e.Header.Get("Date")); err == nil {
-		apparent = max(0, e.Received.Sub(t))
+	return ageOf(e.Header, e.Requested, e.Received, now)
+}
+
+func ageOf(h http.Header, requested, received, now time.Time) time.Duration {
+	apparent := max(0, received.Sub(dateOf(h, received)))
+	first, _, _ := strings.Cut(h.Get("Age"), ",")
+	told := deltaSeconds(first)
+	return max(apparent, told+received.Sub(requested)) + max(0, now.Sub(received))
+}
+
+// Fresh says what HTTP lets a shared cache do with an answer (RFC 9111, 3 and
+// 4.2) that was asked for between requested and received, to a request that is
+// like anybody else's: for how long it may be given out without asking again,
+// if upstream told that, and whether it may be kept at all.
+func Fresh(resp *fetch.Response, requested, received time.Time) (d time.Duration, told, keep bool) {
+	keep = shareable(resp.Header)
+	if parseControl(resp.Header).has("no-cache") {
+		return 0, true, keep
 	}
-	if n, err := strconv.ParseUint(e.Header.Get("Age"), 10, 31); err == nil {
-		told = time.Duration(n) * time.Second
+	if d, told = toldLifetime(resp.Header, received); told {
+		d = max(0, d-ageOf(resp.Header, requested, received, received))
 	}
-	return max(apparent, told+e.Received.Sub(e.Requested)) + max(0, now.Sub(e.Received))
+	return d, told, keep
 }
 
 // storable reports whether the answer to a plain request may be kept and given
-// to others (RFC 9111, 3). Answers that set cookies or vary with more than the
-// encoding, which is never asked for, are somebody's own; those that could
-// never be used again are not worth the disk; and those whose end cannot be
-// told from a break might be short.
+// to others (RFC 9111, 3). Those that could never be used again are not worth
+// the disk; and those whose end cannot be told from a break might be short.
 func storable(resp *fetch.Response, received time.Time) bool {
 	if resp.Status != http.StatusOK || resp.OpenEnded || !shareable(resp.Header) {
 		return false
@@ -118,21 +87,13 @@ func storable(resp *fetch.Response, received time.Time) bool {
 }
 
 // shareable reports whether an answer, of whatever status, is meant for
-// everybody.
+// everybody. One that sets a cookie is somebody's own, whatever else it says.
 func shareable(h http.Header) bool {
-	if parseControl(h).has("no-store", "private") || h.Get("Set-Cookie") != "" {
-		return false
-	}
-	for _, name := range splitList(strings.Join(h.Values("Vary"), ",")) {
-		if !strings.EqualFold(strings.TrimSpace(name), "Accept-Encoding") {
-			return false
-		}
-	}
-	return true
+	return !parseControl(h).has("no-store", "private") && h.Get("Set-Cookie") == "" && !varies(h, "*")
 }
 
 // usable reports whether e may answer a request with those directives without
-// asking upstream.
+// asking upstream (RFC 9111, 4.2 and 5.2.1).
 func (e *entry) usable(asked directives, now time.Time) bool {
 	kept := parseControl(e.Header)
 	if asked.has("no-cache") || kept.has("no-cache") {
@@ -145,41 +106,34 @@ func (e *entry) usable(asked directives, now time.Time) bool {
 	if spare, ok := asked.seconds("min-fresh"); ok {
 		age += spare
 	}
-	return age < fresh
+	if age < fresh {
+		return true
+	}
+	if !asked.has("max-stale") || asked.has("min-fresh") || mustAsk(kept) {
+		return false
+	}
+	return asked["max-stale"] == "" || age-fresh <= deltaSeconds(asked["max-stale"])
+}
+
+// mustAsk reports whether an answer forbids to be used when it is stale (RFC
+// 9111, 4.2.4).
+func mustAsk(kept directives) bool {
+	return kept.has("no-cache", "must-revalidate", "proxy-revalidate", "s-maxage")
 }
 
 // usableStale reports whether e may stand in for an upstream that cannot be
-// asked (RFC 9111, 4.2.4; RFC 5861, 4).
-func (e *entry) usableStale(now time.Time) bool {
+// asked (RFC 9111, 4.2.4; RFC 5861, 4): without a limit where neither the
+// answer nor the request sets one.
+func (e *entry) usableStale(asked directives, now time.Time) bool {
 	kept := parseControl(e.Header)
-	if kept.has("no-cache", "must-revalidate", "proxy-revalidate", "s-maxage") {
+	if mustAsk(kept) {
 		return false
 	}
-	limit, ok := kept.seconds("stale-if-error")
-	return !ok || e.age(now)-lifetime(e.Header, e.Received) <= limit
-}
-
-// plainFields are the request fields with which a request is like anybody
-// else's. Of these only what keepFields names is sent upstream, since the
-// answer is for all.
-var plainFields = map[string]bool{
-	"Accept": true, "Accept-Charset": true, "Accept-Encoding": true, "Accept-Language": true, "User-Agent": true,
-	"Cache-Control": true, "Pragma": true, "Range": true, "Via": true, "Host": true, "Referer": true, "Forwarded": true,
-	"If-Match": true, "If-None-Match": true, "If-Modified-Since": true, "If-Unmodified-Since": true, "If-Range": true,
-	"X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true, "X-Real-Ip": true,
-	"Dnt": true, "Upgrade-Insecure-Requests": true, "Priority": true,
-}
-
-var keepFields = [...]string{"Accept", "User-Agent", "Via"}
-
-// plain reports whether the answer to a request with the end-to-end fields h
-// can be anybody's. A field that is not known might be a secret
-// (Authorization, Cookie, a token), so such a request is passed on untouched.
-func plain(h http.Header, asked directives) bool {
-	for name := range h {
-		if !plainFields[name] && !strings.HasPrefix(name, "Sec-") {
+	stale := e.age(now) - lifetime(e.Header, e.Received)
+	for _, d := range []directives{kept, asked} {
+		if limit, ok := d.seconds("stale-if-error"); ok && stale > limit {
 			return false
 		}
 	}
-	return !asked.has("no-store")
+	return true
 }
