@@ -64,6 +64,12 @@ func (r *Repo) lines(indexPath string, blob cas.Blob) (*lines, error) {
 				defer r.m.derived.leave(key)
 				defer close(d.done)
 				d.err = r.derive(key, indexPath, blob)
+				if d.err != nil {
+					// Either upstream wrote nonsense or the disk did.
+					if _, _, damage := r.m.Store.Check(r.m.ctx, blob.Digest, nil, nil); errors.Is(damage, fs.ErrNotExist) {
+						d.err = damage
+					}
+				}
 			}()
 			return d
 		})

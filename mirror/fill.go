@@ -51,6 +51,9 @@ func (r *Repo) stored(p *chantal.Promise) (cas.Blob, error) {
 		}
 		var b cas.Blob
 		if b, err = r.m.Store.Find(r.Name, d); err == nil {
+			if err := r.m.whole(b.Digest, b.Size, p.Size); err != nil {
+				return cas.Blob{}, err
+			}
 			if p.Size >= 0 && b.Size != p.Size {
 				return cas.Blob{}, &chantal.MismatchError{Path: p.Path, Want: fmt.Sprint(p.Size, " bytes"), Got: fmt.Sprint(b.Size, " bytes")}
 			}
@@ -152,12 +155,12 @@ func (f *flight) open(ctx context.Context) (io.ReadSeekCloser, cas.Blob, error) 
 		if err != nil {
 			return nil, cas.Blob{}, err
 		}
-		return f.m.openBlob(blob.Digest)
+		return f.m.openBlob(blob.Digest, blob.Size)
 	}
 	select {
 	case <-g.Done():
 		if blob := g.Blob(); blob.Digest != "" {
-			return f.m.openBlob(blob.Digest)
+			return f.m.openBlob(blob.Digest, blob.Size)
 		}
 	default:
 	}
@@ -416,20 +419,26 @@ func (e *fetchErrors) result(path string) error {
 	return fmt.Errorf("%s: no upstream: %w", path, fs.ErrNotExist)
 }
 
-// openBlob opens a stored blob as content.
-func (m *Mirror) openBlob(d chantal.Digest) (io.ReadSeekCloser, cas.Blob, error) {
+// openBlob opens a stored blob as content. size is how long it has to be; -1
+// where nobody said. Whoever names a blob relies on it: a *lostError says that
+// it is not there, or was damaged.
+func (m *Mirror) openBlob(d chantal.Digest, size int64) (io.ReadSeekCloser, cas.Blob, error) {
 	file, blob, err := m.Store.Open(d)
-	if err != nil {
-		// Whoever names a blob relies on it: that it is not there is damage,
-		// not an answer.
-		return nil, blob, fmt.Errorf("the store lacks a blob that it should have: %v", err)
+	if err == nil {
+		if err = m.whole(d, blob.Size, size); err == nil {
+			return file, blob, nil
+		}
+		file.Close()
 	}
-	return file, blob, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &lostError{digest: d, err: err}
+	}
+	return nil, blob, err
 }
 
 // readBlob returns a small blob whole.
-func (m *Mirror) readBlob(d chantal.Digest) ([]byte, error) {
-	f, b, err := m.openBlob(d)
+func (m *Mirror) readBlob(d chantal.Digest, size int64) ([]byte, error) {
+	f, b, err := m.openBlob(d, size)
 	if err != nil {
 		return nil, err
 	}

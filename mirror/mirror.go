@@ -78,6 +78,7 @@ type Mirror struct {
 	listings *lru.Cache[listingKey, *listing]
 	derived  group[*derivation]
 	small    *smallBlobs
+	proven   *lru.Cache[chantal.Digest, int64] // blobs that were read because metadata gives them another size
 	bindings *lru.Cache[pairKey, *pair]
 	refused  *lru.Cache[string, refusal]
 	wants    wantSet
@@ -107,6 +108,7 @@ func New(o Options) *Mirror {
 	m.states, _ = lru.New[stateKey, state](20_000)
 	m.listings, _ = lru.New[listingKey, *listing](512)
 	m.small = newSmallBlobs()
+	m.proven, _ = lru.New[chantal.Digest, int64](10_000)
 	m.bindings, _ = lru.New[pairKey, *pair](100_000)
 	m.refused, _ = lru.New[string, refusal](10_000)
 	m.work.Go(m.flushWants)

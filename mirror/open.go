@@ -149,6 +149,12 @@ func (v *liveView) openRoot(ctx context.Context, class chantal.Class) (*chantal.
 		status = chantal.Hit
 	}
 	l, err := v.listing(head)
+	if lost(err) {
+		// Upstream does not have this state any more: the newest will do.
+		if head, status, err = t.current(ctx, true); err == nil {
+			l, err = v.listing(head)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +172,12 @@ func (r *Repo) openRootOf(s state, class chantal.Class, status chantal.CacheStat
 	if root == nil {
 		return nil, fmt.Errorf("%s is not part of generation %d of %s: %w", class.Path, s.Generation, s.Tree, fs.ErrNotExist)
 	}
-	f, err := r.openBlob(root.Digest)
+	f, err := r.openBlob(root.Digest, root.Size)
+	if err != nil {
+		if err = r.regain(root, err); err == nil {
+			f, err = r.openBlob(root.Digest, root.Size)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -175,14 +186,15 @@ func (r *Repo) openRootOf(s state, class chantal.Class, status chantal.CacheStat
 	return f, nil
 }
 
-func (r *Repo) openBlob(d chantal.Digest) (*chantal.File, error) {
-	content, blob := r.m.small.open(d, r.m.Now())
+func (r *Repo) openBlob(d chantal.Digest, size int64) (*chantal.File, error) {
+	damaged := r.m.Store.Damaged()
+	content, blob := r.m.small.open(d, r.m.Now(), damaged)
 	if content == nil {
 		var err error
-		if content, blob, err = r.m.openBlob(d); err != nil {
+		if content, blob, err = r.m.openBlob(d, size); err != nil {
 			return nil, err
 		}
-		content = r.m.small.keep(content, blob, r.m.Now())
+		content = r.m.small.keep(content, blob, r.m.Now(), damaged)
 	}
 	return &chantal.File{Digest: blob.Digest, Size: blob.Size, Modified: blob.Modified, Content: content}, nil
 }
@@ -210,7 +222,7 @@ func (r *Repo) openPromised(ctx context.Context, hit found, class chantal.Class)
 func (r *Repo) openStored(p *chantal.Promise) (*chantal.File, error) {
 	if d := p.SHA256(); d != "" {
 		// The usual case: nothing to look for before it is opened.
-		f, err := r.openBlob(d)
+		f, err := r.openBlob(d, p.Size)
 		if err == nil && (p.Size < 0 || f.Size == p.Size) {
 			return f, nil
 		}
@@ -222,7 +234,7 @@ func (r *Repo) openStored(p *chantal.Promise) (*chantal.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.openBlob(blob.Digest)
+	return r.openBlob(blob.Digest, blob.Size)
 }
 
 func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*chantal.File, error) {
@@ -277,7 +289,7 @@ func (r *Repo) suspect(name string) {
 // prepare makes the derived form of an index before somebody has to wait for
 // it.
 func (r *Repo) prepare(p chantal.Promise) {
-	if r.Format.Parse(p.Path, strings.NewReader("")) == nil {
+	if !r.lists(p.Path) {
 		return
 	}
 	blob, err := r.stored(&p)
@@ -288,6 +300,9 @@ func (r *Repo) prepare(p chantal.Promise) {
 		l.Close()
 	}
 }
+
+// lists reports whether the format finds promises in files of that name.
+func (r *Repo) lists(path string) bool { return r.Format.Parse(path, strings.NewReader("")) != nil }
 
 // openLone opens a file that nothing gives a digest for: a tree of its own,
 // with one root. from is where it lives, when not at its path upstream.
@@ -303,7 +318,13 @@ func (r *Repo) openLone(ctx context.Context, path, from string) (*chantal.File, 
 	if err != nil {
 		return nil, err
 	}
-	return r.openLoneOf(head, status)
+	f, err := r.openLoneOf(head, status)
+	if lost(err) {
+		if head, status, err = t.current(ctx, true); err == nil {
+			f, err = r.openLoneOf(head, status)
+		}
+	}
+	return f, err
 }
 
 func (r *Repo) openLoneOf(s state, status chantal.CacheStatus) (*chantal.File, error) {

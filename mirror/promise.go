@@ -88,7 +88,7 @@ func (r *Repo) listing(s state) (*listing, error) {
 	}
 	body := map[string][]byte{}
 	for _, root := range s.gen.Roots {
-		b, err := r.m.readBlob(root.Digest)
+		b, err := r.rootBody(&root)
 		if err != nil {
 			return nil, err
 		}
@@ -125,6 +125,9 @@ func (r *Repo) promised(s state, class chantal.Class) (found, error) {
 	}
 	for _, i := range l.indexes {
 		p, ok, err := r.inIndex(&l.all[i], class)
+		if lost(err) {
+			return found{}, err
+		}
 		if err != nil {
 			r.m.Log.Warn("index cannot be read", "repo", r.Name, "path", l.all[i].Path, "error", err)
 			continue
@@ -139,16 +142,26 @@ func (r *Repo) promised(s state, class chantal.Class) (found, error) {
 // agrees reports whether a path that names a digest may be answered by p.
 func agrees(p *chantal.Promise, d chantal.Digest) bool { return d == "" || p.Has(d) }
 
+// linesOf returns the derived file of an index; fs.ErrNotExist if that is not
+// stored.
+func (r *Repo) linesOf(index *chantal.Promise) (*lines, error) {
+	blob, err := r.stored(index)
+	if err != nil {
+		return nil, err
+	}
+	return r.lines(index.Path, blob)
+}
+
 // inIndex looks class up in one index, if that is stored.
 func (r *Repo) inIndex(index *chantal.Promise, class chantal.Class) (chantal.Promise, bool, error) {
-	blob, err := r.stored(index)
+	lines, err := r.linesOf(index)
 	if errors.Is(err, fs.ErrNotExist) {
-		return chantal.Promise{}, false, nil
+		damaged, failed := r.damagedIndex(index)
+		if !damaged || failed != nil {
+			return chantal.Promise{}, false, failed
+		}
+		lines, err = r.linesOf(index)
 	}
-	if err != nil {
-		return chantal.Promise{}, false, err
-	}
-	lines, err := r.lines(index.Path, blob)
 	if err != nil {
 		return chantal.Promise{}, false, err
 	}

@@ -185,7 +185,7 @@ func (t *tree) fetchRoots(ctx context.Context, from place, had state) (*rootSet,
 			return nil, ctx.Err()
 		case unchanged && have != nil:
 			// It cannot be told at the moment; a generation does not end by that.
-			body, err := t.repo.m.readBlob(have.Digest)
+			body, err := t.repo.rootBody(have)
 			if err != nil {
 				return nil, err
 			}
@@ -214,7 +214,7 @@ func (t *tree) changed(ctx context.Context, set *rootSet) error {
 func (t *tree) gather(ctx context.Context, set *rootSet, p string, have *chantal.RootFile) error {
 	f, body, err := t.fetchRoot(ctx, set.from, p, have)
 	if err == nil && body == nil {
-		body, err = t.repo.m.readBlob(f.Digest)
+		body, err = t.repo.rootBody(&f)
 	}
 	if err != nil {
 		return err

@@ -21,9 +21,10 @@ const (
 // smallBlobs keeps copies of small blobs in memory, those that were used last.
 // It is safe for concurrent use.
 type smallBlobs struct {
-	mu    sync.Mutex
-	cache *lru.Cache[chantal.Digest, *smallBlob]
-	bytes int
+	mu      sync.Mutex
+	cache   *lru.Cache[chantal.Digest, *smallBlob]
+	bytes   int
+	damaged int64 // how many blobs of the store had been found damaged when the copies were made
 }
 
 type smallBlob struct {
@@ -38,10 +39,16 @@ func newSmallBlobs() *smallBlobs {
 	return s
 }
 
-// open returns the content of a blob that is kept; nil if it is not.
-func (s *smallBlobs) open(d chantal.Digest, now time.Time) (io.ReadSeekCloser, cas.Blob) {
+// open returns the content of a blob that is kept; nil if it is not. damaged is
+// how many blobs the store has found damaged by now: when that rises all copies
+// are dropped, for one of them may be of a damaged blob.
+func (s *smallBlobs) open(d chantal.Digest, now time.Time, damaged int64) (io.ReadSeekCloser, cas.Blob) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.damaged != damaged {
+		s.cache.Purge()
+		s.damaged = damaged
+	}
 	b, ok := s.cache.Get(d)
 	if !ok {
 		return nil, cas.Blob{}
@@ -54,8 +61,9 @@ func (s *smallBlobs) open(d chantal.Digest, now time.Time) (io.ReadSeekCloser, c
 }
 
 // keep returns content, which it closes and keeps if the blob is small. What
-// cannot be read is left for the client to find out.
-func (s *smallBlobs) keep(content io.ReadSeekCloser, blob cas.Blob, now time.Time) io.ReadSeekCloser {
+// cannot be read is left for the client to find out. damaged is what it was
+// before the blob was opened.
+func (s *smallBlobs) keep(content io.ReadSeekCloser, blob cas.Blob, now time.Time, damaged int64) io.ReadSeekCloser {
 	if blob.Size > smallSize {
 		return content
 	}
@@ -67,6 +75,9 @@ func (s *smallBlobs) keep(content io.ReadSeekCloser, blob cas.Blob, now time.Tim
 	content.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.damaged != damaged {
+		return &inMemory{*bytes.NewReader(body)}
+	}
 	s.cache.Remove(blob.Digest)
 	s.cache.Add(blob.Digest, &smallBlob{blob, body, now})
 	s.bytes += len(body)

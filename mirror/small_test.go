@@ -86,7 +86,7 @@ func TestCopiesInMemoryStayWithinTheirLimit(t *testing.T) {
 	keep := func(i int) chantal.Digest {
 		content := bytes.Repeat([]byte{byte(i), byte(i >> 8)}, smallSize/2)
 		d := sha256Of(content)
-		s.keep(&inMemory{*bytes.NewReader(content)}, cas.Blob{Digest: d, Size: smallSize}, now)
+		s.keep(&inMemory{*bytes.NewReader(content)}, cas.Blob{Digest: d, Size: smallSize}, now, 0)
 		return d
 	}
 	first := keep(0)
@@ -101,10 +101,10 @@ func TestCopiesInMemoryStayWithinTheirLimit(t *testing.T) {
 	if s.bytes != smallTotal {
 		t.Errorf("copies take %d bytes, want %d", s.bytes, smallTotal)
 	}
-	if content, _ := s.open(first, now); content != nil {
+	if content, _ := s.open(first, now, 0); content != nil {
 		t.Error("the first copy is still there, though others needed its place")
 	}
-	if content, _ := s.open(last, now); content == nil {
+	if content, _ := s.open(last, now, 0); content == nil {
 		t.Error("the last copy is gone")
 	}
 }

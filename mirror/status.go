@@ -336,7 +336,7 @@ func (r *Repo) MainRoots() ([]MainRoot, error) {
 		if err != nil {
 			return nil, err
 		}
-		body, err := r.m.readBlob(head.gen.Roots[0].Digest)
+		body, err := r.rootBody(&head.gen.Roots[0])
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -148,6 +149,7 @@ func (s *Store) setAside(d chantal.Digest, fi fs.FileInfo, why string) bool {
 		return errors.Is(err, fs.ErrNotExist) // somebody else has set it aside
 	}
 	err := s.disk.Rename(from, to)
+	s.aside[d] = true
 	if err != nil {
 		// It stays where it is until another copy takes its place.
 		s.refused[d] = true
@@ -168,23 +170,36 @@ func (s *Store) setAside(d chantal.Digest, fi fs.FileInfo, why string) bool {
 // keeps copies of blobs drops them when it rises.
 func (s *Store) Damaged() int64 { return s.damaged.Load() }
 
+// WasDamaged reports whether the blob with the SHA-256 d was found damaged once,
+// by this run or an earlier one.
+func (s *Store) WasDamaged(d chantal.Digest) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.aside[d]
+}
+
 // SetAside returns the blobs that were found damaged, by this run or an earlier
 // one, and of which there is no other copy yet; sorted.
-func (s *Store) SetAside() ([]chantal.Digest, error) {
+func (s *Store) SetAside() []chantal.Digest {
+	s.mu.RLock()
+	all := slices.Sorted(maps.Keys(s.aside))
+	s.mu.RUnlock()
+	return slices.DeleteFunc(all, func(d chantal.Digest) bool {
+		_, err := s.Find("", d)
+		return !errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+// loadAside learns what earlier runs set aside.
+func (s *Store) loadAside() error {
 	files, err := s.disk.List(filepath.Join(s.dir, damagedDir))
 	if err != nil {
-		return nil, fmt.Errorf("listing damaged blobs: %w", err)
+		return err
 	}
-	var all []chantal.Digest
 	for _, f := range files {
-		d, err := chantal.NewDigest("sha256", f.Name())
-		if err != nil {
-			continue
-		}
-		if _, err := s.Find("", d); errors.Is(err, fs.ErrNotExist) {
-			all = append(all, d)
+		if d, err := chantal.NewDigest("sha256", f.Name()); err == nil {
+			s.aside[d] = true
 		}
 	}
-	slices.Sort(all)
-	return all, nil
+	return nil
 }

@@ -80,16 +80,15 @@ func TestADamagedBlobIsSetAsideAndCanBeStoredAgain(t *testing.T) {
 	if err := check(s, other); err != nil || s.Damaged() != 1 {
 		t.Errorf("the other one: %v; %d damaged", err, s.Damaged())
 	}
-	aside, err := s.SetAside()
-	if diff := cmp.Diff([]chantal.Digest{d}, aside); diff != "" || err != nil {
-		t.Errorf("%v %s", err, diff)
+	if diff := cmp.Diff([]chantal.Digest{d}, s.SetAside()); diff != "" {
+		t.Error(diff)
 	}
 	keep(t, s, data)
 	if !bytes.Equal(read(t, s, d), data) {
 		t.Error("other bytes after it was stored again")
 	}
-	if aside, err := s.SetAside(); len(aside) > 0 || err != nil {
-		t.Errorf("still without a copy: %v %v", aside, err)
+	if aside := s.SetAside(); len(aside) > 0 || !s.WasDamaged(d) {
+		t.Errorf("still without a copy: %v", aside)
 	}
 }
 
@@ -230,7 +229,7 @@ func TestDoubtOutlivesARunThatDoesNotResolveIt(t *testing.T) {
 	s := open(t, dir, Options{})
 	d := keep(t, s, content(1, 5000))
 	short := open(t, dir, Options{Disk: disk.Disk{Around: func(op *disk.Op, do func() error) error {
-		if op.Kind == disk.List {
+		if op.Kind == disk.List && filepath.Base(filepath.Dir(op.Path)) == "blobs" {
 			return errors.New("not now")
 		}
 		return do()

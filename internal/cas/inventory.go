@@ -70,11 +70,7 @@ func (s *Store) Lost() (map[chantal.Digest]bool, error) {
 			known[sum] = false
 		}
 	}
-	aside, err := s.SetAside()
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range aside {
+	for _, d := range s.SetAside() {
 		if sum, ok := parseSum([]byte(d.Hex())); ok {
 			known[sum] = true
 		}

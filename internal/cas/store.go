@@ -71,7 +71,8 @@ type Store struct {
 	aliases map[string]chantal.Digest // alias path → sha256, not yet durable
 	queue   []*entry                  // what the committer takes next
 	syncs   []chan error              // callers of Sync, answered after the next batch
-	refused map[chantal.Digest]bool   // damaged, and could not be set aside
+	aside   map[chantal.Digest]bool   // found damaged, by any run
+	refused map[chantal.Digest]bool   // damaged, and could not be moved away
 	doubt   doubt
 	closed  bool
 	health  error // of the last batch
@@ -119,6 +120,7 @@ func Open(dir string, o Options) (*Store, error) {
 		dir: dir, disk: o.Disk, log: o.Log, o: o, run: hex.EncodeToString(id[:]),
 		pending: make(map[chantal.Digest]*entry),
 		aliases: make(map[string]chantal.Digest),
+		aside:   make(map[chantal.Digest]bool),
 		refused: make(map[chantal.Digest]bool),
 		tidied:  make(chan struct{}),
 		used:    make(map[chantal.Digest]time.Time),
@@ -126,6 +128,9 @@ func Open(dir string, o Options) (*Store, error) {
 		full:    make(chan struct{}, 1),
 	}
 	err := s.layOut()
+	if err == nil {
+		err = s.loadAside()
+	}
 	if err == nil {
 		err = s.begin()
 	}
