@@ -5,13 +5,10 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"io/fs"
-	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,7 +33,11 @@ func newBench(t *testing.T, packages ...testenv.Package) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Heal(); server.Down() })
-	repo := testenv.NewAPT(nil, time.Now(), "bookworm")
+	key, err := testenv.NewKey("archive", time.Now().Add(-24*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo := testenv.NewAPT(key, time.Now(), "bookworm")
 	repo.ByHash = true
 	for _, p := range packages {
 		if err := repo.Add(p); err != nil {
@@ -82,8 +83,8 @@ func (b *bench) url(path string) string { return "http://" + b.listen + "/debian
 func (b *bench) update(t *testing.T) {
 	t.Helper()
 	for _, path := range []string{"dists/bookworm/InRelease", "dists/bookworm/main/binary-amd64/Packages.gz"} {
-		if _, err := request(io.Discard, http.MethodGet, b.url(path), "", http.Header{}); err != nil {
-			t.Fatal(err)
+		if _, err := b.sum(t.Context(), path); err != nil {
+			t.Fatal(path, ": ", err)
 		}
 	}
 }
@@ -107,80 +108,6 @@ func (b *bench) sum(ctx context.Context, path string) (sum [32]byte, err error) 
 		return sum, fmt.Errorf("status %s", resp.Status)
 	}
 	return [32]byte(h.Sum(nil)), nil
-}
-
-func TestKilledAtRandomNothingIsWrongOrLeftBehind(t *testing.T) {
-	var packages []testenv.Package
-	for i := range 200 {
-		packages = append(packages, testenv.Package{Name: fmt.Sprintf("p%03d", i), Version: "1.0", Size: 1 << (8 + i%12)})
-	}
-	b := newBench(t, packages...)
-	random := rand.New(rand.NewPCG(1, 2))
-	var paths []string
-	for path := range b.want {
-		paths = append(paths, path)
-	}
-	for range 20 {
-		p := b.serve(t)
-		b.update(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		var clients sync.WaitGroup
-		for n := range 4 {
-			clients.Go(func() {
-				for i := n; ctx.Err() == nil && i < len(paths); i += 4 {
-					path := paths[i]
-					// An error is what a client gets of a server that is killed; a
-					// whole answer has to be right.
-					if got, err := b.sum(ctx, path); err == nil && got != b.want[path] {
-						t.Errorf("%s: complete, with wrong bytes", path)
-					}
-				}
-			})
-		}
-		time.Sleep(time.Duration(random.IntN(150)) * time.Millisecond)
-		p.kill()
-		cancel()
-		clients.Wait()
-		random.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
-	}
-	p := b.serve(t)
-	b.update(t)
-	for path, want := range b.want {
-		if got, err := b.sum(t.Context(), path); err != nil || got != want {
-			t.Errorf("after the last restart %s: %v, same bytes %v", path, err, got == want)
-		}
-	}
-	if err := p.stop(); err != nil {
-		t.Fatal(err)
-	}
-	p = b.serve(t)
-	if left := temporary(t, filepath.Join(b.dir, "data")); len(left) > 0 {
-		t.Errorf("%d temporary files are left behind, the first %s", len(left), left[0])
-	}
-	if err := p.stop(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// temporary returns the temporary files that are still in dir 10 s from now at
-// the latest.
-func temporary(t *testing.T, dir string) []string {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		var found []string
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && strings.HasPrefix(d.Name(), ".t-") {
-				found = append(found, path)
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(found) == 0 || time.Now().After(deadline) {
-			return found
-		}
-	}
 }
 
 func TestManyClientsOfOneColdFileAreOneUpstreamRequest(t *testing.T) {

@@ -26,6 +26,15 @@ type process struct {
 // startServe runs "chantal serve" and returns when it is ready at listen.
 // Everything it prints is added to the file log.
 func startServe(listen, log string, env []string, args ...string) (*process, error) {
+	p, err := launchServe(listen, log, env, args...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.await(listen)
+}
+
+// launchServe is startServe that does not wait.
+func launchServe(listen, log string, env []string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
@@ -41,11 +50,16 @@ func startServe(listen, log string, env []string, args ...string) (*process, err
 		p.err = p.cmd.Wait()
 		close(p.ended)
 	}()
+	return p, nil
+}
+
+// await returns when the process is ready; an error means that it has ended.
+func (p *process) await(listen string) error {
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		select {
 		case <-p.ended:
-			return nil, fmt.Errorf("serve ended before it was ready: %v\n%s", p.err, p.tail())
+			return fmt.Errorf("serve ended before it was ready: %v\n%s", p.err, p.tail())
 		default:
 		}
 		resp, err := client.Get("http://" + listen + "/-/readyz")
@@ -54,11 +68,11 @@ func startServe(listen, log string, env []string, args ...string) (*process, err
 		}
 		resp.Body.Close()
 		if resp.StatusCode == http.StatusOK {
-			return p, nil
+			return nil
 		}
 	}
 	p.kill()
-	return nil, fmt.Errorf("serve was not ready after 20 s\n%s", p.tail())
+	return fmt.Errorf("serve was not ready after 20 s\n%s", p.tail())
 }
 
 // stop ends the process as an init system would; it must exit with 0 in time.
@@ -84,8 +98,10 @@ func (p *process) kill() {
 }
 
 // tail returns the last lines of the log.
-func (p *process) tail() string {
-	b, err := os.ReadFile(p.log)
+func (p *process) tail() string { return tail(p.log) }
+
+func tail(log string) string {
+	b, err := os.ReadFile(log)
 	if err != nil {
 		return err.Error()
 	}

@@ -17,8 +17,8 @@ import (
 // while clients read, in an order chosen at random. It remembers the content
 // that every publication had, so that what a client got can be told.
 //
-// The fields are set before First. Published, Find and Latest are safe while
-// Run runs.
+// The fields are set before First. Latest, Files and Find are safe while Run
+// runs.
 type Publisher struct {
 	Server *Server
 	Prefix string
@@ -78,6 +78,14 @@ func (p *Publisher) Latest() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.count
+}
+
+// Files returns the last publication that is complete. The caller does not
+// change it.
+func (p *Publisher) Files() Files {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.live
 }
 
 // Find returns the first publication in which the file at path, relative to
