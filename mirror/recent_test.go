@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"net/url"
 	"testing"
 	"time"
 
@@ -34,4 +35,33 @@ func TestADateOfAMomentAgoProvesNothing(t *testing.T) {
 	if len(asked) != 1 || asked[0].ETag == "" {
 		t.Errorf("a root that is old is asked for with %+v, want its ETag", asked)
 	}
+}
+
+func TestWhatAPageLinksToBeforeItIsThereIsAskedForAgain(t *testing.T) {
+	w := newWorld(t)
+	index := testenv.NewPyPI(time.Now())
+	hello := testenv.Package{Name: "hello", Version: "1"}
+	if err := index.Add(hello, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	files, err := index.Publish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.up.publish(baseA, files)
+	wheel, err := testenv.Wheel(hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := testenv.FilePath(testenv.WheelName(hello), wheel) + ".metadata"
+	late := baseA + at
+	w.up.put(late, nil)
+	live := w.add(Settings{Name: "pypi", Type: "pypi", Upstream: []string{baseA + "simple/"}}).Live(Client{})
+	mustGet(t, live, "simple/hello/")
+	w.up.then(at, func() { w.up.put(late, testenv.CoreMetadata(hello)) })
+	u, err := url.Parse(late)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGet(t, live, "+files/sha256/"+sha256Of(wheel).Hex()+"/"+u.Host+u.Path, testenv.CoreMetadata(hello))
 }
