@@ -203,7 +203,7 @@ func settings(c config.Repo, format chantal.Format) (mirror.Settings, error) {
 func (n *node) openConnect(cfg *config.Config) (err error) {
 	o := proxy.ConnectOptions{
 		Intercept: func(host string) bool { return configuredHosts(n.config.Load())[host] },
-		Tunnel:    true, Dial: n.egress.DialContext, Log: n.log,
+		Tunnel:    true, Dial: n.client.DialContext, Log: n.log,
 		Inner:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.handler.Load().ServeHTTP(w, r) }),
 		Refuse: func(w http.ResponseWriter, r *http.Request, err error) { n.handler.Load().Fail(w, r, err) },
 	}
@@ -234,7 +234,7 @@ func configuredHosts(cfg *config.Config) map[string]bool {
 func (n *node) arrange(cfg *config.Config) {
 	o := proxy.Options{
 		Mirror: n.mirror, Names: n.names, Cache: n.cache, Connect: n.connect, Metrics: n.metrics,
-		Pass:    &http.Transport{DialContext: n.egress.DialContext, DisableCompression: true, ForceAttemptHTTP2: true, ResponseHeaderTimeout: cfg.Download.Timeout},
+		Pass:    n.client.Passing(),
 		API:     apiHandler(&local{n}, false),
 		Clients: cfg.Clients, Discover: cfg.Forward.Discover, PassOther: cfg.Forward.Other == config.Pass,
 		RequireRef: cfg.Forward.RequireRef, NoTunnel: cfg.Forward.Connect == config.Deny,

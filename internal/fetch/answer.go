@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,6 +57,8 @@ func (c *Client) answer(ctx context.Context, r *Request, u *url.URL, x *exchange
 func (out *Response) place(r *Request, resp *http.Response) error {
 	out.Size = resp.ContentLength
 	switch resp.StatusCode {
+	case http.StatusSwitchingProtocols:
+		return errors.New("it switched to a protocol that nobody asked for")
 	case http.StatusNotModified, http.StatusNoContent:
 		out.Size = -1
 	case http.StatusRequestedRangeNotSatisfiable:

@@ -38,15 +38,16 @@ type Options struct {
 // Client is a Source that asks over HTTP/1.1 and HTTP/2. It never decompresses,
 // always verifies TLS, and keeps connections for reuse.
 //
-// It gives up on a host that takes longer than ten seconds to connect, or to
-// shake hands for TLS; on an answer whose header is not there in Options.Timeout;
-// and on a body that, while it is being read, brings less than 1 KiB a second
-// for that long. An origin that answered 429 or 503 with Retry-After (RFC 9110,
+// It gives up on a host that takes longer than a third of Options.Timeout, or
+// ten seconds, to connect or to shake hands for TLS; on an answer whose header is
+// not there in Options.Timeout; and on a body that, while it is being read,
+// brings less than 1 KiB a second for that long. An origin that answered 429 or 503 with Retry-After (RFC 9110,
 // 10.2.3) is not asked again, by anybody and for anything, before that time has
 // passed, at most ten minutes.
 type Client struct {
 	o         Options
 	transport *http.Transport
+	passing   *http.Transport // for requests that are not our own
 	holds     *holds
 	logins    atomic.Pointer[logins]
 }
@@ -66,7 +67,7 @@ func New(o Options) *Client {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	connect := min(connectTimeout, o.Timeout)
+	connect := min(connectTimeout, o.Timeout/3)
 	c := &Client{
 		o: o, holds: newHolds(),
 		transport: &http.Transport{
@@ -94,12 +95,17 @@ func New(o Options) *Client {
 			ReadBufferSize:         64 << 10,
 		},
 	}
+	c.passing = c.transport.Clone()
+	c.passing.ResponseHeaderTimeout = o.Timeout
 	c.SetCredentials(nil)
 	return c
 }
 
 // CloseIdleConnections closes the connections kept for reuse.
-func (c *Client) CloseIdleConnections() { c.transport.CloseIdleConnections() }
+func (c *Client) CloseIdleConnections() {
+	c.transport.CloseIdleConnections()
+	c.passing.CloseIdleConnections()
+}
 
 // Fetch asks for r.URL and follows redirects.
 func (c *Client) Fetch(ctx context.Context, r *Request) (*Response, error) {

@@ -54,6 +54,9 @@ func get(t *testing.T, s Source, r *Request) (*Response, string, error) {
 	return resp, string(b), err
 }
 
+// quiet is for servers on which handshakes fail on purpose.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
 func mustURL(t *testing.T, s string) *url.URL {
 	t.Helper()
 	u, err := url.Parse(s)
@@ -291,7 +294,7 @@ func TestContextEndIsItsOwnError(t *testing.T) {
 func TestTLSIsVerifiedAndHTTP2Spoken(t *testing.T) {
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) }))
 	srv.EnableHTTP2 = true
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // the handshake fails on purpose
+	srv.Config.ErrorLog = quiet()
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	_, _, err := get(t, newClient(t, Options{}), &Request{URL: srv.URL})
