@@ -89,10 +89,17 @@ func (s *Store) writeAlias(rel string, to chantal.Digest) (dirs []string, err er
 		return nil, nil
 	}
 	dir := filepath.Dir(path)
-	if dirs, err = s.makeDirs(dir); err != nil {
+	if err = s.makeDirs(dir); err != nil {
 		return nil, err
 	}
-	dirs = append(dirs, dir)
+	dirs = []string{dir}
+	s.mu.RLock()
+	for d := filepath.Dir(dir); len(d) > len(s.dir); d = filepath.Dir(d) {
+		if !s.settled[d] {
+			dirs = append(dirs, d)
+		}
+	}
+	s.mu.RUnlock()
 	tmp := s.temp(dir)
 	f, err := s.disk.Create(tmp, 0o444)
 	if err != nil {

@@ -36,7 +36,8 @@ type entry struct {
 
 // admit makes a verified file, whose bytes are at temp, part of the store. It
 // returns the blob as stored: one that was there before keeps its date, and
-// temp is removed.
+// temp is removed. Without a temp the blob has to be there; the error is
+// fs.ErrNotExist when it is not.
 func (s *Store) admit(b Blob, temp string, aliases []string) (Blob, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,14 +46,23 @@ func (s *Store) admit(b Blob, temp string, aliases []string) (Blob, error) {
 		return Blob{}, fmt.Errorf("store: %w", fs.ErrClosed)
 	}
 	e := &entry{blob: b, path: temp, aliases: aliases}
+	final := s.blobPath(b.Digest)
 	if p := s.pending[b.Digest]; p != nil {
 		e.blob, e.path = p.blob, ""
-	} else if fi, err := s.disk.Stat(s.blobPath(b.Digest)); err == nil && fi.Size() == b.Size && !s.refused[b.Digest] {
+	} else if fi, err := s.disk.Stat(final); err == nil && fi.Size() == b.Size && !s.refused[b.Digest] {
 		e.blob, e.path = blobOf(b.Digest, fi), ""
+		if !s.settled[filepath.Dir(final)] {
+			// It may have its name from a process that was killed before the
+			// name was durable.
+			e.path = final
+		}
+	} else if temp == "" {
+		return Blob{}, fmt.Errorf("blob %s: %w", b.Digest, fs.ErrNotExist)
 	}
-	if e.path == "" {
+	if e.path != temp && temp != "" {
 		s.disk.Remove(temp)
-	} else {
+	}
+	if e.path != "" {
 		s.pending[b.Digest] = e
 	}
 	for _, a := range aliases {
@@ -291,7 +301,11 @@ func (s *Store) syncDirs(batch []*entry) map[string]error {
 	g.SetLimit(syncWorkers)
 	for _, d := range slices.Sorted(maps.Keys(dirs)) {
 		g.Go(func() error {
-			if err := s.disk.Sync(d); err != nil {
+			err := s.disk.Sync(d)
+			s.mu.Lock()
+			s.settled[d] = err == nil
+			s.mu.Unlock()
+			if err != nil {
 				mu.Lock()
 				bad[d] = err
 				mu.Unlock()

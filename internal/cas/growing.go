@@ -61,8 +61,8 @@ func (s *Store) Put(w Want, content []byte) (Blob, error) {
 		return Blob{}, err
 	}
 	b := Blob{Digest: d, Size: int64(len(content)), Modified: w.Modified}
-	if have, err := s.Find(w.Repo, d); err == nil && have.Size == b.Size {
-		return s.admit(b, "", aliases)
+	if have, err := s.admit(b, "", aliases); !errors.Is(err, fs.ErrNotExist) {
+		return have, err
 	}
 	temp := s.temp(filepath.Dir(s.blobPath(d)))
 	f, err := s.disk.Create(temp, 0o444)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 const recordExt = ".jsonl"
@@ -31,7 +32,8 @@ type recordLog struct {
 	mu       sync.Mutex
 	waiting  []*appending // in order
 	flushing bool         // somebody writes for all who wait
-	end      int64        // of the last durable line; -1 until looked at
+	end      atomic.Int64 // of the last durable line; -1 until looked at
+	named    bool         // its name is durable, and those of the folders above
 }
 
 type appending struct {
@@ -72,7 +74,8 @@ func (s *Store) AppendRecord(log string, v any) error {
 	}
 	l := s.records.open[log]
 	if l == nil {
-		l = &recordLog{path: path, end: -1}
+		l = &recordLog{path: path}
+		l.end.Store(-1)
 		s.records.open[log] = l
 	}
 	s.records.mu.Unlock()
@@ -101,23 +104,21 @@ func (s *Store) AppendRecord(log string, v any) error {
 // flushRecords writes and syncs the lines of batch, or none of them. One
 // goroutine at a time does that for a log.
 func (s *Store) flushRecords(l *recordLog, batch []*appending) (err error) {
-	made, err := s.makeDirs(filepath.Dir(l.path))
-	if err != nil {
+	if err := s.makeDirs(filepath.Dir(l.path)); err != nil {
 		return err
 	}
-	if l.end < 0 {
-		end, err := s.intactEnd(l.path)
-		if err != nil {
+	end := l.end.Load()
+	if end < 0 {
+		if end, err = s.intactEnd(l.path); err != nil {
 			return err
 		}
-		l.end = end
 	}
 	f, err := s.disk.Append(l.path, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := f.Truncate(l.end); err != nil { // a torn line, or what an error left
+	if err := f.Truncate(end); err != nil { // a torn line, or what an error left
 		return err
 	}
 	var buf bytes.Buffer
@@ -128,39 +129,37 @@ func (s *Store) flushRecords(l *recordLog, batch []*appending) (err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err == nil && l.end == 0 {
-		made = append(made, filepath.Dir(l.path))
-	}
-	for _, dir := range made {
-		if err == nil {
-			err = s.disk.Sync(dir)
-		}
+	// A file or folder that is there may have been made by a process that was
+	// killed, or by an append that failed, before its name was durable.
+	for dir := filepath.Dir(l.path); err == nil && !l.named && len(dir) >= len(s.dir); dir = filepath.Dir(dir) {
+		err = s.disk.Sync(dir)
 	}
 	if err != nil {
-		return errors.Join(err, f.Truncate(l.end))
+		// What cannot be cut off now is not read, and is cut off by the next.
+		l.end.Store(end)
+		return errors.Join(err, f.Truncate(end))
 	}
-	l.end += int64(buf.Len())
+	l.named = true
+	l.end.Store(end + int64(buf.Len()))
 	return nil
 }
 
-// makeDirs makes dir with its parents and returns the folders that got a new
-// entry.
-func (s *Store) makeDirs(dir string) (changed []string, err error) {
-	err = s.disk.Mkdir(dir)
-	up := filepath.Dir(dir)
+// makeDirs makes dir, with its parents, where it is not there.
+func (s *Store) makeDirs(dir string) error {
+	err, up := s.disk.Mkdir(dir), filepath.Dir(dir)
 	if errors.Is(err, fs.ErrNotExist) && up != dir {
-		if changed, err = s.makeDirs(up); err != nil {
-			return nil, err
+		if err := s.makeDirs(up); err != nil {
+			return err
 		}
 		err = s.disk.Mkdir(dir)
 	}
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return changed, nil
-	case err != nil:
-		return nil, err
+	if errors.Is(err, fs.ErrExist) {
+		return nil
 	}
-	return append(changed, up), nil
+	s.mu.Lock()
+	s.settled[up] = false
+	s.mu.Unlock()
+	return err
 }
 
 // intactEnd returns where in a log the last whole line ends that is JSON or
@@ -204,7 +203,8 @@ func eachLine(r io.Reader, yield func(line []byte) error) error {
 
 // Records yields the lines of a log in the order of their appending, without
 // the newline. A torn last line is left out. A log that does not exist has no
-// lines. It ends with the first error of yield or of the disk.
+// lines. It ends with the first error of yield or of the disk, or with one that
+// tells a damaged line.
 func (s *Store) Records(log string, yield func(line []byte) error) error {
 	path, err := s.logPath(log)
 	if err != nil {
@@ -218,12 +218,18 @@ func (s *Store) Records(log string, yield func(line []byte) error) error {
 		return fmt.Errorf("records of %s: %w", log, err)
 	}
 	defer f.Close()
+	var r io.Reader = f
+	s.records.mu.Lock()
+	if l := s.records.open[log]; l != nil && l.end.Load() >= 0 {
+		r = io.LimitReader(f, l.end.Load()) // behind it may lie what an append could neither keep nor take back
+	}
+	s.records.mu.Unlock()
 	n := 0
-	err = eachLine(f, func(line []byte) error {
+	err = eachLine(r, func(line []byte) error {
 		n++
 		line = bytes.TrimSuffix(line, []byte("\n"))
 		if !json.Valid(line) {
-			return fmt.Errorf("line %d of %s is damaged", n, path)
+			return fmt.Errorf("line %d of %s is damaged: restore the file from a backup, or take the line out and give up what it says with `chantal verify --rebuild`", n, path)
 		}
 		return yield(line)
 	})

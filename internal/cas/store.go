@@ -75,7 +75,8 @@ type Store struct {
 	refused map[chantal.Digest]bool   // damaged, and could not be moved away
 	doubt   doubt
 	closed  bool
-	health  error // of the last batch
+	settled map[string]bool // folders that this process has synced, and made no folder in since
+	health  error           // of the last batch
 
 	useMu sync.Mutex
 	used  map[chantal.Digest]time.Time
@@ -123,6 +124,7 @@ func Open(dir string, o Options) (*Store, error) {
 		aside:   make(map[chantal.Digest]bool),
 		refused: make(map[chantal.Digest]bool),
 		tidied:  make(chan struct{}),
+		settled: make(map[string]bool),
 		used:    make(map[chantal.Digest]time.Time),
 		wake:    make(chan struct{}, 1),
 		full:    make(chan struct{}, 1),
@@ -144,26 +146,23 @@ func Open(dir string, o Options) (*Store, error) {
 
 // layOut makes the folders and proves that files can be made in them.
 func (s *Store) layOut() error {
-	if _, err := s.makeDirs(s.dir); err != nil {
+	if err := s.makeDirs(s.dir); err != nil {
 		return err
 	}
 	dirs := []string{"blobs", "alias", "alias-repo", "records", "derived", damagedDir, "state"}
 	for i := range 256 {
 		dirs = append(dirs, filepath.Join("blobs", fmt.Sprintf("%02x", i)))
 	}
-	made := false
 	for _, d := range dirs {
-		err := s.disk.Mkdir(filepath.Join(s.dir, d))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := s.disk.Mkdir(filepath.Join(s.dir, d)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		made = made || err == nil
 	}
-	if made {
-		for _, d := range []string{filepath.Join(s.dir, "blobs"), s.dir} {
-			if err := s.disk.Sync(d); err != nil {
-				return err
-			}
+	// Also what is there may have been made by a process that was killed before
+	// this.
+	for _, d := range []string{filepath.Join(s.dir, "blobs"), s.dir, filepath.Dir(s.dir)} {
+		if err := s.disk.Sync(d); err != nil {
+			return err
 		}
 	}
 	probe := s.temp(filepath.Join(s.dir, "blobs", "00"))

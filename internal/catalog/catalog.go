@@ -53,7 +53,7 @@ type Log interface {
 // The buckets. Keys that have several parts are joined with NUL, which no part
 // contains; numbers and times (microseconds) are big-endian, so that keys sort.
 var (
-	bktMeta         = []byte("meta")         // "clock" → time
+	bktMeta         = []byte("meta")         // "clock" → time; "sum" → of all other rows, see rows
 	bktApplied      = []byte("applied")      // log → number of its records that are in the database
 	bktRepos        = []byte("repos")        // repo → Repo
 	bktHeads        = []byte("heads")        // repo, tree → Observation
@@ -67,7 +67,10 @@ var (
 	recorded = [][]byte{bktMeta, bktApplied, bktRepos, bktHeads, bktObservations, bktGenerations, bktRoots, bktNames, bktDeleted}
 
 	keyClock = []byte("clock")
+	keySum   = []byte("sum")
 )
+
+func buckets() [][]byte { return append([][]byte{bktWants}, recorded...) }
 
 // Catalog is an open catalog. All methods are safe for concurrent use.
 type Catalog struct {
@@ -99,8 +102,9 @@ type Options struct {
 }
 
 // Open opens the catalog in the file path, and makes it from the records of
-// log when it is new. It fails when another process has it open, and when the
-// file is damaged.
+// log when it is new, or not what it was when it was written last. What clients
+// want is lost then, and nothing else; the damaged file stays beside it, with
+// ".old" added to its name. Open fails when another process has it open.
 func Open(path string, log Log, o Options) (*Catalog, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -108,69 +112,101 @@ func Open(path string, log Log, o Options) (*Catalog, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	db, err := openDB(path, o.Disk)
-	if err != nil {
-		return nil, err
+	c := &Catalog{path: path, log: log, now: o.Now, disk: o.Disk}
+	old := path + ".old"
+	err := c.openDB()
+	damaged := (*damage)(nil)
+	if errors.As(err, &damaged) {
+		o.Logger.Warn("the catalog cannot be used and is made anew from the records; nothing that they hold is lost",
+			"file", path, "reason", damaged.cause, "kept as", old)
+		if err = c.disk.Rename(path, old); err == nil {
+			err = c.openDB()
+		}
 	}
-	c := &Catalog{path: path, db: db, log: log, now: o.Now, disk: o.Disk}
-	c.file, _ = o.Disk.Stat(path)
-	if err := c.catchUp(); err != nil {
-		db.Close()
+	if err == nil {
+		c.file, _ = o.Disk.Stat(path)
+		if err = c.catchUp(); err != nil {
+			c.db.Close()
+		}
+		if err != nil && damaged != nil {
+			err = errors.Join(err, c.disk.Rename(old, path))
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("catalog %s: %w", path, err)
 	}
 	return c, nil
 }
 
-func openDB(path string, d disk.Disk) (db *bolt.DB, err error) {
+// damage says that the file is no database, or not the one that was written.
+type damage struct{ cause any }
+
+func (d *damage) Error() string { return fmt.Sprintf("it is damaged: %v", d.cause) }
+
+// inspect looks at the file before bbolt does: a *damage when its pages do not
+// hang together. fresh is true where there is none yet.
+func (c *Catalog) inspect() (fresh bool, err error) {
+	f, err := c.disk.Open(c.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return true, err
+	}
+	if err := soundPages(f, fi.Size()); err != nil {
+		return false, &damage{err}
+	}
+	return false, nil
+}
+
+// openDB opens the database and reads all of it; a *damage when it is not what
+// was written.
+func (c *Catalog) openDB() (err error) {
 	// bbolt maps the file and trusts it: damage shows as a panic or a fault.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	var db *bolt.DB
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%v", p)
+			err = &damage{p}
 		}
-		switch {
-		case err == nil:
-			return
-		case errors.Is(err, bolterrors.ErrTimeout):
-			err = fmt.Errorf("catalog %s is in use by another process", path)
-		case errors.As(err, new(*fs.PathError)):
-			err = fmt.Errorf("catalog %s: %w", path, err)
-		default:
-			err = fmt.Errorf("%s: %w (%w); `chantal verify --rebuild` makes it anew from the records, nothing is lost", path, ErrDamaged, err)
-		}
-		if db != nil {
+		if err == nil {
+			c.db = db
+		} else if db != nil {
 			db.Close()
-			db = nil
 		}
 	}()
-	err = d.Update(path, func() (err error) {
-		if db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second}); err != nil {
-			return err
-		}
-		return db.Update(layOut)
-	})
-	return db, err
-}
-
-// update runs f in a transaction that writes: the only way to change the
-// database.
-func (c *Catalog) update(f func(*bolt.Tx) error) error {
-	return c.disk.Update(c.path, func() error { return c.db.Update(f) })
-}
-
-// layOut makes the buckets that are missing, and reads all of them.
-func layOut(tx *bolt.Tx) error {
-	for _, name := range append([][]byte{bktWants}, recorded...) {
-		b, err := tx.CreateBucketIfNotExists(name)
-		if err != nil {
-			return err
-		}
-		// Reading everything once finds pages that are not there.
-		if err := b.ForEach(func(_, _ []byte) error { return nil }); err != nil {
-			return err
-		}
+	fresh, err := c.inspect()
+	if err != nil {
+		return err
 	}
-	return nil
+	open := func() (err error) {
+		db, err = bolt.Open(c.path, 0o600, &bolt.Options{Timeout: time.Second})
+		return err
+	}
+	if fresh {
+		err = c.disk.Update(c.path, func() error {
+			if err := open(); err != nil {
+				return err
+			}
+			return db.Update(layOut)
+		})
+	} else if err = open(); err == nil {
+		err = db.View(check)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return errors.New("it is in use by another process")
+	case fresh, errors.As(err, new(*fs.PathError)):
+		return err
+	}
+	return &damage{err}
 }
 
 // Close closes the database.
@@ -258,14 +294,6 @@ func get(tx *bolt.Tx, bucket, key []byte, v any, what string) error {
 	return nil
 }
 
-func put(tx *bolt.Tx, bucket, key []byte, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return tx.Bucket(bucket).Put(key, b)
-}
-
 // key joins parts with NUL.
 func key(parts ...string) []byte { return []byte(strings.Join(parts, "\x00")) }
 
@@ -305,7 +333,7 @@ func (c *Catalog) Clock() (t time.Time, err error) {
 			return nil
 		}
 		t = now
-		return c.update(func(tx *bolt.Tx) error { return raiseClock(tx, t) })
+		return c.update(func(r *rows) error { return r.raiseClock(t) })
 	})
 	if err != nil {
 		return time.Time{}, fmt.Errorf("reading the catalog's clock: %w", err)
@@ -322,15 +350,6 @@ func (c *Catalog) clock() (t time.Time, err error) {
 		return nil
 	})
 	return t, err
-}
-
-// raiseClock makes sure that no later time is t or before it.
-func raiseClock(tx *bolt.Tx, t time.Time) error {
-	b := tx.Bucket(bktMeta)
-	if old := b.Get(keyClock); old != nil && !t.After(microTime(old)) {
-		return nil
-	}
-	return b.Put(keyClock, micros(t))
 }
 
 // sameObservation reports whether a and b are the same fact.

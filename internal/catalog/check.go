@@ -45,7 +45,7 @@ func (c *Catalog) Check() (findings []string, err error) {
 		}
 		seed := maphash.MakeSeed()
 		have := contents(tx, seed)
-		if err := c.refill(tx); err != nil {
+		if err := c.refill(&rows{tx: tx}); err != nil {
 			return err
 		}
 		findings = append(findings, differences(have, contents(tx, seed))...)
@@ -73,16 +73,11 @@ func guard(f func() error) (err error) {
 }
 
 // refill empties the buckets that records fill, and replays the records.
-func (c *Catalog) refill(tx *bolt.Tx) error {
-	for _, b := range recorded {
-		if err := tx.DeleteBucket(b); err != nil {
-			return err
-		}
-		if _, err := tx.CreateBucket(b); err != nil {
-			return err
-		}
+func (c *Catalog) refill(r *rows) error {
+	if err := r.clear(); err != nil {
+		return err
 	}
-	return c.replay(tx)
+	return c.replay(r)
 }
 
 // contents returns a hash of the value of each key, by bucket; without the

@@ -214,8 +214,8 @@ func (c *Catalog) Want(repo string, wants map[string]map[string]time.Time) error
 	if err := checkRepo(repo); err != nil {
 		return err
 	}
-	err := c.update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bktWants)
+	err := c.update(func(r *rows) error {
+		b := r.tx.Bucket(bktWants)
 		for tree, paths := range wants {
 			if err := checkTree(repo, tree); err != nil {
 				return err
@@ -225,7 +225,7 @@ func (c *Catalog) Want(repo string, wants map[string]map[string]time.Time) error
 				if bytes.Compare(b.Get(k), v) >= 0 {
 					continue
 				}
-				if err := b.Put(k, v); err != nil {
+				if err := r.put(bktWants, k, v); err != nil {
 					return err
 				}
 			}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
-
 	"chantal"
 )
 
@@ -62,11 +60,11 @@ func (c *Catalog) commit(log string, r record) error {
 	if err := c.log.AppendRecord(log, r); err != nil {
 		return err
 	}
-	err := c.update(func(tx *bolt.Tx) error {
-		if err := apply(tx, r); err != nil {
+	err := c.update(func(rows *rows) error {
+		if err := rows.apply(r); err != nil {
 			return err
 		}
-		return setApplied(tx, log, applied(tx, log)+1)
+		return rows.setApplied(log, rows.applied(log)+1)
 	})
 	if err != nil {
 		return fmt.Errorf("writing the catalog: %w", err)
@@ -75,58 +73,58 @@ func (c *Catalog) commit(log string, r record) error {
 	return nil
 }
 
-func applied(tx *bolt.Tx, log string) uint64 {
-	if b := tx.Bucket(bktApplied).Get([]byte(log)); b != nil {
+func (r *rows) applied(log string) uint64 {
+	if b := r.tx.Bucket(bktApplied).Get([]byte(log)); b != nil {
 		return binary.BigEndian.Uint64(b)
 	}
 	return 0
 }
 
-func setApplied(tx *bolt.Tx, log string, n uint64) error {
-	return tx.Bucket(bktApplied).Put([]byte(log), number(n))
+func (r *rows) setApplied(log string, n uint64) error {
+	return r.put(bktApplied, []byte(log), number(n))
 }
 
 // apply puts what r says into the database. It depends on nothing else, so
 // that a replay gives the same database.
-func apply(tx *bolt.Tx, r record) error {
+func (rows *rows) apply(r record) error {
 	switch {
 	case r.V != 1:
 		return fmt.Errorf("a record of type %q has version %d, which this Chantal does not know", r.Type, r.V)
 	case r.Type == typeRepo && r.Repo != nil:
-		return put(tx, bktRepos, key(r.Repo.Name), r.Repo)
+		return rows.putJSON(bktRepos, key(r.Repo.Name), r.Repo)
 	case r.Type == typeObserved && r.Observation != nil:
-		return applyObserved(tx, *r.Observation, r.Generation)
+		return rows.applyObserved(*r.Observation, r.Generation)
 	case r.Type == typeSnapshot && r.Snapshot != nil:
 		for _, f := range r.Snapshot.Repos {
-			if err := raiseClock(tx, f.At); err != nil {
+			if err := rows.raiseClock(f.At); err != nil {
 				return err
 			}
 		}
 		return errors.Join(
-			put(tx, bktNames, key(r.Snapshot.Name), named{Snapshot: r.Snapshot}),
-			tx.Bucket(bktDeleted).Delete(key(r.Snapshot.Name)))
+			rows.putJSON(bktNames, key(r.Snapshot.Name), named{Snapshot: r.Snapshot}),
+			rows.delete(bktDeleted, key(r.Snapshot.Name)))
 	case r.Type == typeDeleted && r.Name != "":
 		return errors.Join(
-			tx.Bucket(bktNames).Delete(key(r.Name)),
-			tx.Bucket(bktDeleted).Put(key(r.Name), micros(r.At)))
+			rows.delete(bktNames, key(r.Name)),
+			rows.put(bktDeleted, key(r.Name), micros(r.At)))
 	}
 	return fmt.Errorf("this Chantal knows no record of type %q", r.Type)
 }
 
-func applyObserved(tx *bolt.Tx, o chantal.Observation, g *chantal.Generation) error {
+func (rows *rows) applyObserved(o chantal.Observation, g *chantal.Generation) error {
 	tree := treeKey(o.Repo, o.Tree)
 	if g != nil {
-		if err := put(tx, bktGenerations, append(tree[:len(tree):len(tree)], number(uint64(g.Number))...), g); err != nil {
+		if err := rows.putJSON(bktGenerations, append(tree[:len(tree):len(tree)], number(uint64(g.Number))...), g); err != nil {
 			return err
 		}
-		if err := tx.Bucket(bktRoots).Put(append(tree[:len(tree):len(tree)], fingerprint(g.Roots)...), number(uint64(g.Number))); err != nil {
+		if err := rows.put(bktRoots, append(tree[:len(tree):len(tree)], fingerprint(g.Roots)...), number(uint64(g.Number))); err != nil {
 			return err
 		}
 	}
 	return errors.Join(
-		put(tx, bktObservations, append(tree[:len(tree):len(tree)], micros(o.Observed)...), o),
-		put(tx, bktHeads, key(o.Repo, o.Tree), o),
-		raiseClock(tx, o.Observed))
+		rows.putJSON(bktObservations, append(tree[:len(tree):len(tree)], micros(o.Observed)...), o),
+		rows.putJSON(bktHeads, key(o.Repo, o.Tree), o),
+		rows.raiseClock(o.Observed))
 }
 
 // Rebuild makes the database anew from the records: every repository,
@@ -156,7 +154,7 @@ func (c *Catalog) catchUp() error {
 	return nil
 }
 
-func (c *Catalog) replay(tx *bolt.Tx) error {
+func (c *Catalog) replay(r *rows) error {
 	logs, err := c.log.RecordLogs()
 	if err != nil {
 		return err
@@ -167,11 +165,11 @@ func (c *Catalog) replay(tx *bolt.Tx) error {
 			continue
 		}
 		seen[log] = true
-		if err := c.replayLog(tx, log); err != nil {
+		if err := c.replayLog(r, log); err != nil {
 			return fmt.Errorf("records of %s: %w", log, err)
 		}
 	}
-	return tx.Bucket(bktApplied).ForEach(func(log, n []byte) error {
+	return r.tx.Bucket(bktApplied).ForEach(func(log, n []byte) error {
 		if !seen[string(log)] {
 			return lost(string(log), binary.BigEndian.Uint64(n), 0)
 		}
@@ -179,8 +177,8 @@ func (c *Catalog) replay(tx *bolt.Tx) error {
 	})
 }
 
-func (c *Catalog) replayLog(tx *bolt.Tx, log string) error {
-	have, n := applied(tx, log), uint64(0)
+func (c *Catalog) replayLog(rows *rows, log string) error {
+	have, n := rows.applied(log), uint64(0)
 	err := c.log.Records(log, func(line []byte) error {
 		n++
 		if n <= have {
@@ -190,7 +188,7 @@ func (c *Catalog) replayLog(tx *bolt.Tx, log string) error {
 		if err := json.Unmarshal(line, &r); err != nil {
 			return fmt.Errorf("record %d: %w", n, err)
 		}
-		if err := apply(tx, r); err != nil {
+		if err := rows.apply(r); err != nil {
 			return fmt.Errorf("record %d: %w", n, err)
 		}
 		return nil
@@ -203,7 +201,7 @@ func (c *Catalog) replayLog(tx *bolt.Tx, log string) error {
 	case n == have:
 		return nil
 	}
-	return setApplied(tx, log, n)
+	return rows.setApplied(log, n)
 }
 
 func lost(log string, want, got uint64) error {

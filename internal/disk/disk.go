@@ -48,6 +48,15 @@ type Op struct {
 	Size  int64  // Truncate: to how many bytes
 }
 
+// Changes reports whether the operation changes what is on the disk.
+func (o *Op) Changes() bool {
+	switch o.Kind {
+	case Open, Stat, List:
+		return false
+	}
+	return true
+}
+
 // Disk is the way to the disk. The zero Disk is that of the operating system.
 // It is safe for concurrent use where Around is. Its errors are those of
 // package os.
