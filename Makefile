@@ -11,7 +11,7 @@ export CHANTAL_VENV = $(VENV)
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build run test race fuzz e2e lint check bench cover package deps fmt
+.PHONY: help build run test race fuzz e2e fire kill lint check bench cover package deps fmt
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ fuzz: ## each fuzz target for FUZZTIME
 
 e2e: deps build ## only the tests with real apt, dnf, pip and uv
 	$(GO) test -count=1 -timeout $(TIMEOUT) ./e2e/...
+
+fire: deps ## real clients, hundreds of times, while upstream publishes (an hour)
+	CHANTAL_FIRE=full CI=true $(GO) test -count=1 -timeout 90m -v -run WhileUpstreamPublishes ./e2e
+
+kill: ## a thousand kill -9 under load (ten minutes)
+	CHANTAL_FIRE=full $(GO) test -count=1 -timeout 60m -v -run TestKilledAtRandom ./e2e
 
 fmt:
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

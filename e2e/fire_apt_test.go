@@ -18,14 +18,21 @@ import (
 type aptShopper struct {
 	f      *fire
 	dir    string
-	proxy  string // "" for none
 	suites []string
 	files  int        // that the lists of one suite consist of
 	random *rand.Rand // decides when the lists are thrown away
+
+	proxy   string // "" for none
+	noCache bool   // asks for what is newest
 }
 
-func (f *fire) apt(name, proxy string, suites []string, files int) *aptShopper {
-	return &aptShopper{f: f, dir: f.path(name), proxy: proxy, suites: suites, files: files, random: rand.New(rand.NewPCG(f.random.Uint64(), 3))}
+func (f *fire) apt(name string, archive *testenv.APT) *aptShopper {
+	files := 1 + 2*len(archive.Components) // InRelease; of each component Packages and Translation-en
+	if archive.NoInline {
+		files++ // Release and Release.gpg
+	}
+	random := rand.New(rand.NewPCG(f.random.Uint64(), 3))
+	return &aptShopper{f: f, dir: f.path(name), suites: archive.Suites, files: files, random: random}
 }
 
 func (a *aptShopper) update(ctx context.Context, base string) error {
@@ -43,7 +50,11 @@ func (a *aptShopper) update(ctx context.Context, base string) error {
 		return err
 	}
 	env := []string{"APT_CONFIG=" + filepath.Join(a.dir, "apt.conf")}
-	_, err := execute(ctx, env, "apt-get", "-q", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Proxy="+cmp.Or(a.proxy, "DIRECT"), "update", "--error-on=any")
+	args := []string{"-q", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Proxy=" + cmp.Or(a.proxy, "DIRECT"), "--error-on=any"}
+	if a.noCache {
+		args = append(args, "-o", "Acquire::http::No-Cache=true")
+	}
+	_, err := execute(ctx, env, "apt-get", append(args, "update")...)
 	return err
 }
 
@@ -95,29 +106,35 @@ func (a *aptShopper) tree(at string) string {
 
 func TestAptUpdatesWhileUpstreamPublishes(t *testing.T) {
 	needs(t, "apt")
+	releases := func(a *testenv.APT) { a.NoInline = true }
 	for _, tc := range []struct {
 		name     string
 		all, few int
-		refresh  time.Duration
-		settings string
+		refresh  time.Duration // of the repository
+		settings string        // further ones
 		upstream func(*testenv.APT)
-		keep     int // publications that old hash-named files are kept for
+		publish  func(*testenv.Publisher)
 		fault    testenv.Fault
-		proxied  bool
-		roots    int
+		client   func(*aptShopper)
+		clients  int
 	}{
-		{name: "plain names", all: 500, few: 12, roots: 1},
-		{name: "by-hash", all: 500, few: 8, upstream: byHash, roots: 1},
-		{name: "by-hash and old files kept", all: 100, few: 4, upstream: byHash, keep: 50, roots: 1},
-		{name: "plain names Release.gpg", all: 100, few: 6, roots: 2,
-			upstream: func(a *testenv.APT) { a.NoInline = true }},
-		{name: "by-hash Release.gpg keyring", all: 100, few: 4, roots: 2, settings: ", keyring: \"${KEYRING}\"",
-			upstream: func(a *testenv.APT) { byHash(a); a.NoInline = true }},
-		{name: "plain names coarse ETag", all: 100, few: 6, fault: testenv.Coarse, roots: 1},
-		{name: "plain names no ETag", all: 100, few: 4, fault: testenv.Dated, refresh: time.Second, roots: 1},
-		{name: "plain names forward proxy", all: 100, few: 4, proxied: true, refresh: 250 * time.Millisecond, roots: 1},
-		{name: "by-hash forward proxy", all: 100, few: 4, proxied: true, upstream: byHash, roots: 1},
+		{name: "plain names", all: 500, few: 10},
+		{name: "by-hash", all: 500, few: 5, upstream: byHash},
+		{name: "by-hash old files kept", all: 100, upstream: byHash, publish: keep, refresh: time.Second},
+		{name: "plain names Release.gpg", all: 100, few: 4, upstream: releases},
+		{name: "by-hash Release.gpg keyring", all: 100, settings: keyring, upstream: func(a *testenv.APT) { byHash(a); releases(a) }},
+		{name: "plain names coarse ETag", all: 100, few: 4, fault: testenv.Coarse},
+		{name: "plain names no ETag", all: 100, fault: testenv.Dated, settings: keyring, refresh: 100 * time.Millisecond},
+		{name: "plain names written in place", all: 100, few: 4, publish: func(p *testenv.Publisher) { p.Torn = true }},
+		{name: "plain names forward proxy", all: 100, few: 3, client: proxied, refresh: 250 * time.Millisecond},
+		{name: "by-hash forward proxy", all: 100, client: proxied, upstream: byHash},
+		{name: "plain names no-cache", all: 100, refresh: time.Minute, client: func(a *aptShopper) { a.noCache = true }},
+		{name: "plain names default refresh", all: 100, refresh: time.Minute},
+		{name: "plain names three clients", all: 100, clients: 3},
 	} {
+		if times(tc.all, tc.few) == 0 {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			archive := testenv.NewAPT(nil, time.Now(), "bookworm", "stable/updates")
 			archive.Components = []string{"main", "contrib"}
@@ -129,25 +146,40 @@ func TestAptUpdatesWhileUpstreamPublishes(t *testing.T) {
 				archive.SetDate(time.Now())
 				return archive.Publish()
 			})
-			f.publisher.Keep = tc.keep
+			if tc.publish != nil {
+				tc.publish(f.publisher)
+			}
 			if tc.fault != "" {
 				f.server.Fail(tc.fault, "/", -1)
 			}
-			proxy, base := "", f.mirror()
-			if tc.proxied {
-				proxy, base = "http://"+f.listen, f.upstream()
+			var clients []shopper
+			base := f.mirror()
+			for i := range max(tc.clients, 1) {
+				c := f.apt(fmt.Sprintf("apt%d", i), archive)
+				if tc.client != nil {
+					tc.client(c)
+				}
+				if c.proxy != "" {
+					base = f.upstream()
+				}
+				if c.noCache {
+					f.refresh = time.Second // such requests are answered from upstream once a second
+				}
+				clients = append(clients, c)
 			}
-			// Per component Packages and Translation-en.
-			c := f.apt("apt", proxy, archive.Suites, tc.roots+4)
-			f.besiege(t, c, base, times(tc.all, tc.few))
-			if tc.upstream == nil {
-				f.hostile(t, f.apt("direct", "", archive.Suites, tc.roots+4), times(60, 12))
+			f.besiege(t, base, times(tc.all, tc.few), clients...)
+			if tc.name == "plain names" {
+				f.hostile(t, f.apt("direct", archive), times(60, 8))
 			}
 		})
 	}
 }
 
-func byHash(a *testenv.APT) { a.ByHash, a.Brief = true, true }
+const keyring = ", keyring: \"${KEYRING}\""
+
+func byHash(a *testenv.APT)     { a.ByHash, a.Brief = true, true }
+func keep(p *testenv.Publisher) { p.Keep = 50 }
+func proxied(a *aptShopper)     { a.proxy = "http://" + a.f.listen }
 
 // needs ends the test where a client is missing: well, or with a failure where
 // CI=true.

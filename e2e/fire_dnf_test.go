@@ -88,17 +88,23 @@ func TestDnfUpdatesWhileUpstreamPublishes(t *testing.T) {
 		simple   bool
 		refresh  time.Duration
 		settings string
-		keep     int // publications that old hash-named files are kept for
+		publish  func(*testenv.Publisher)
 		fault    testenv.Fault
 		proxied  bool
+		clients  int
 	}{
-		{name: "simple names", all: 200, few: 5, simple: true},
-		{name: "unique names", all: 200, few: 5},
-		{name: "simple names keyring", all: 50, few: 2, simple: true, settings: ", keyring: \"${KEYRING}\""},
-		{name: "unique names kept", all: 50, few: 2, keep: 20, refresh: 250 * time.Millisecond},
-		{name: "simple names coarse ETag", all: 50, few: 2, simple: true, fault: testenv.Coarse},
-		{name: "simple names forward proxy", all: 50, few: 2, simple: true, proxied: true, refresh: time.Second},
+		{name: "simple names", all: 200, few: 3, simple: true},
+		{name: "unique names", all: 200, few: 3},
+		{name: "simple names keyring", all: 50, simple: true, settings: keyring},
+		{name: "unique names kept", all: 50, publish: keep, refresh: 250 * time.Millisecond},
+		{name: "simple names coarse ETag", all: 50, simple: true, fault: testenv.Coarse},
+		{name: "unique names written in place", all: 50, publish: func(p *testenv.Publisher) { p.Torn = true }},
+		{name: "simple names forward proxy", all: 50, simple: true, proxied: true, refresh: time.Second},
+		{name: "simple names two clients", all: 50, simple: true, clients: 2},
 	} {
+		if times(tc.all, tc.few) == 0 {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			archive := testenv.NewRPM(nil, time.Now())
 			archive.Simple = tc.simple
@@ -111,7 +117,10 @@ func TestDnfUpdatesWhileUpstreamPublishes(t *testing.T) {
 				}
 				return archive.Publish()
 			})
-			f.publisher.Keep = tc.keep
+			f.publisher.Pause = 20 * time.Millisecond // there are fewer files than in a suite
+			if tc.publish != nil {
+				tc.publish(f.publisher)
+			}
 			if tc.fault != "" {
 				f.server.Fail(tc.fault, "/", -1)
 			}
@@ -119,9 +128,13 @@ func TestDnfUpdatesWhileUpstreamPublishes(t *testing.T) {
 			if tc.proxied {
 				proxy, base = "http://"+f.listen, f.upstream()
 			}
-			f.besiege(t, f.dnf("dnf", proxy), base, times(tc.all, tc.few))
-			if tc.few > 2 {
-				f.hostile(t, f.dnf("direct", ""), times(60, 6))
+			var clients []shopper
+			for i := range max(tc.clients, 1) {
+				clients = append(clients, f.dnf(fmt.Sprintf("dnf%d", i), proxy))
+			}
+			f.besiege(t, base, times(tc.all, tc.few), clients...)
+			if full() && tc.all > 50 {
+				f.hostile(t, f.dnf("direct", ""), 60)
 			}
 		})
 	}

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -161,6 +161,13 @@ type outcome struct {
 	first, last     int
 }
 
+func (o *outcome) add(more *outcome) {
+	o.updates += more.updates
+	o.failed += more.failed
+	o.lags = append(o.lags, more.lags...)
+	o.last = max(o.last, more.last)
+}
+
 func (o *outcome) String() string {
 	slices.Sort(o.lags)
 	lag := "none"
@@ -216,7 +223,7 @@ func oldest(have map[string]int) int {
 func (f *fire) settled(t *testing.T, c shopper, base string) {
 	t.Helper()
 	for _, behind := range []int{2, 0} {
-		time.Sleep(f.refresh)
+		time.Sleep(f.refresh + 20*time.Millisecond)
 		err := c.update(t.Context(), base)
 		var have map[string]int
 		if err == nil {
@@ -231,30 +238,39 @@ func (f *fire) settled(t *testing.T, c shopper, base string) {
 }
 
 // besiege is the whole test: one update before anything changes, then count
-// updates while upstream publishes, with a rest now and then.
-func (f *fire) besiege(t *testing.T, c shopper, base string, count int) {
+// updates of each client, side by side, while upstream publishes, with a rest
+// now and then.
+func (f *fire) besiege(t *testing.T, base string, count int, clients ...shopper) {
 	t.Helper()
-	if err := c.update(t.Context(), base); err != nil {
-		t.Fatal(err)
-	}
-	failures := 0
-	fail := func(err error) {
-		t.Errorf("%v\n%s", err, f.proxy.tail())
-		if failures++; failures >= 3 {
-			t.Fatal("enough failures")
+	for _, c := range clients {
+		if err := c.update(t.Context(), base); err != nil {
+			t.Fatal(err)
 		}
 	}
-	rounds := cmp.Or(count/50, 1)
+	rounds := max(count/50, 1)
+	var mu sync.Mutex
 	total := &outcome{first: 1}
 	for range rounds {
+		ctx, cancel := context.WithCancel(t.Context())
 		rest := f.burn(t)
-		o := f.shop(t.Context(), c, base, count/rounds, fail)
+		var shopping sync.WaitGroup
+		for _, c := range clients {
+			shopping.Go(func() {
+				o := f.shop(ctx, c, base, count/rounds, func(err error) {
+					t.Errorf("%v\n%s", err, f.proxy.tail())
+					cancel() // one failure is enough
+				})
+				mu.Lock()
+				defer mu.Unlock()
+				total.add(o)
+			})
+		}
+		shopping.Wait()
 		rest()
-		total.updates += o.updates
-		total.failed += o.failed
-		total.lags = append(total.lags, o.lags...)
-		total.last = o.last
-		f.settled(t, c, base)
+		cancel()
+		if f.settled(t, clients[0], base); t.Failed() {
+			break
+		}
 	}
 	t.Logf("through chantal: %v", total)
 }

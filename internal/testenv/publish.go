@@ -26,6 +26,7 @@ type Publisher struct {
 	Gap    [2]time.Duration           // between the end of one publication and the start of the next
 	Pause  time.Duration              // between two files: the most there is; each publication has its own
 	Keep   int                        // how many publications later a file leaves that is listed no more
+	Torn   bool                       // files are written in place: for a moment half of one is there
 	Random *rand.Rand
 
 	mu      sync.Mutex
@@ -126,6 +127,16 @@ func (p *Publisher) change(n int, files Files) {
 		group := &others
 		if IsRoot(at) {
 			group = &roots
+		}
+		if p.Torn {
+			half := f
+			half.Content, half.JSON = f.Content[:len(f.Content)/2], nil
+			*group = append(*group, func() {
+				p.write(at, half)
+				time.Sleep(time.Duration(p.Random.Int64N(int64(p.Pause) + 1)))
+				p.write(at, f)
+			})
+			continue
 		}
 		*group = append(*group, func() { p.write(at, f) })
 	}
