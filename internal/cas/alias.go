@@ -59,8 +59,9 @@ func aliasPaths(w Want) ([]string, error) {
 	return paths, nil
 }
 
-// resolve returns the SHA-256 for a digest of another algorithm.
-func (s *Store) resolve(repo string, d chantal.Digest) (chantal.Digest, error) {
+// Resolve returns the SHA-256 for a digest of another algorithm, where a blob is
+// known by it; the blob may be gone. Else the error is fs.ErrNotExist.
+func (s *Store) Resolve(repo string, d chantal.Digest) (chantal.Digest, error) {
 	rel, err := aliasPath(repo, d)
 	if err != nil {
 		return "", err

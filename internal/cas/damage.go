@@ -38,7 +38,7 @@ func (e *DamagedError) Is(target error) bool { return target == fs.ErrNotExist }
 //
 // also are other digests that the blob is known by; those that it does not have
 // are returned as wrong. pace, when not nil, is called with the number of bytes
-// about to be read, and its error ends the check.
+// after each read, of 256 KiB at most, and its error ends the check.
 func (s *Store) Check(ctx context.Context, d chantal.Digest, also []chantal.Digest, pace func(n int) error) (b Blob, wrong []chantal.Digest, err error) {
 	if d, err = sha256Digest(d); err != nil {
 		return Blob{}, nil, err
@@ -74,7 +74,7 @@ func (s *Store) Check(ctx context.Context, d chantal.Digest, also []chantal.Dige
 			return blobOf(d, fi), wrong, nil
 		}
 		if s.setAside(d, fi, why) {
-			return Blob{}, nil, &DamagedError{d, why}
+			return blobOf(d, fi), nil, &DamagedError{d, why}
 		}
 	}
 	return Blob{}, nil, fmt.Errorf("blob %s changes all the time: %w", d, fs.ErrInvalid)
@@ -112,14 +112,14 @@ func readSums(ctx context.Context, r io.Reader, also []chantal.Digest, pace func
 		if err := ctx.Err(); err != nil {
 			return nil, n, err
 		}
-		if pace != nil {
-			if err := pace(len(b)); err != nil {
-				return nil, n, err
-			}
-		}
 		got, err := io.ReadFull(r, b)
 		sums.write(b[:got])
 		n += int64(got)
+		if pace != nil {
+			if err := pace(got); err != nil {
+				return nil, n, err
+			}
+		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			break
 		}

@@ -224,7 +224,7 @@ func (s *Store) Find(repo string, d chantal.Digest) (Blob, error) {
 		return Blob{}, err
 	}
 	if d.Algo() != "sha256" {
-		if d, err = s.resolve(repo, d); err != nil {
+		if d, err = s.Resolve(repo, d); err != nil {
 			return Blob{}, err
 		}
 	}
