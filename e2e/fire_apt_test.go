@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -172,6 +175,66 @@ func TestAptUpdatesWhileUpstreamPublishes(t *testing.T) {
 				f.hostile(t, f.apt("direct", archive), times(60, 8))
 			}
 		})
+	}
+}
+
+// TestSnapshotsWhileUpstreamPublishes: each is one publication, and whole, also
+// when upstream is gone.
+func TestSnapshotsWhileUpstreamPublishes(t *testing.T) {
+	needs(t, "apt")
+	archive := testenv.NewAPT(nil, time.Now(), "bookworm", "stable/updates")
+	archive.Components = []string{"main", "contrib"}
+	f := newFire(t, "apt", 0, "", func(f *fire, n int) (testenv.Files, error) {
+		archive.Key, archive.Stamp = f.key, stamp(n)
+		archive.SetDate(time.Now())
+		return archive.Publish()
+	})
+	live := f.apt("live", archive)
+	if err := live.update(t.Context(), f.mirror()); err != nil {
+		t.Fatal(err)
+	}
+	rest := f.burn(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	for _, suite := range archive.Suites { // somebody has to move the head
+		others.Go(func() {
+			for ctx.Err() == nil {
+				request(io.Discard, http.MethodGet, f.mirror()+"/dists/"+suite+"/InRelease", "", http.Header{})
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+	snapshots := times(60, 6)
+	for i := range snapshots {
+		for was := f.publisher.Latest(); f.publisher.Latest() < was+2; {
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(time.Duration(f.random.IntN(100)) * time.Millisecond)
+		args := []string{"--data", f.path("data"), "--config", f.path("chantal.yaml"), "snapshot", "create", fmt.Sprint("s", i)}
+		if out, err := execute(t.Context(), []string{"KEYRING=" + f.path("archive.gpg")}, binary(), args...); err != nil || strings.Contains(out, "without it") {
+			t.Errorf("snapshot %d: %v\n%s", i, err, out)
+		}
+	}
+	cancel()
+	others.Wait()
+	rest()
+	f.server.Down()
+	seen := 0
+	for i := range snapshots {
+		c := f.apt(fmt.Sprint("frozen", i), archive)
+		err := c.update(t.Context(), f.mirror()+fmt.Sprint("@s", i))
+		var have map[string]int
+		if err == nil {
+			have, err = c.state()
+		}
+		if err != nil || oldest(have) < seen {
+			t.Errorf("snapshot %d has %v, the one before had %d: %v\n%s", i, have, seen, err, f.proxy.tail())
+		}
+		seen = oldest(have)
+	}
+	t.Logf("%d snapshots, up to publication %d of %d", snapshots, seen, f.publisher.Latest())
+	if seen < 2 {
+		t.Error("no snapshot has what was published after the first")
 	}
 }
 
