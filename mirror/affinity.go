@@ -24,6 +24,7 @@ type Client struct {
 	Conn    *Conn
 	Name    string // address and user agent
 	NoCache bool   // the request asks for the newest state
+	Query   bool   // its URL has a query: of lone files, another one for every query
 }
 
 type pairKey struct{ repo, tree, client string }

@@ -33,8 +33,8 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// Options are what a Mirror works with. All fields but Offline and History are
-// required.
+// Options are what a Mirror works with. All fields but Offline, Allows and
+// History are required.
 type Options struct {
 	Store   *cas.Store
 	Catalog *catalog.Catalog
@@ -42,7 +42,14 @@ type Options struct {
 	Formats map[string]chantal.Format // by repository type, for recognising repositories
 	Now     func() time.Time
 	Log     *slog.Logger
-	Offline bool          // answer from the store only
+	Offline bool // answer from the store only
+
+	// Allows says what the rules of HTTP let one do with an answer that was
+	// asked for and received at these times: for how long it may be given out
+	// without asking again, if it tells that, and whether it may be kept at all.
+	// nil: it tells nothing, and all may be kept.
+	Allows func(answer *fetch.Response, requested, received time.Time) (fresh time.Duration, told, keep bool)
+
 	History time.Duration // how long older generations are answered in live; 0 means 30 days
 }
 

@@ -38,7 +38,6 @@ type tree struct {
 	chantal.Tree
 	repo   *Repo
 	opaque bool
-	from   string // where an opaque tree's file lives, when not at its path upstream; under mu
 
 	mu      sync.Mutex
 	loaded  bool
@@ -50,8 +49,14 @@ type tree struct {
 	notes   []string  // what was wrong with a generation that is served all the same
 	running *refresh
 
-	old     map[string]chantal.Digest // by path: a root that was recent when first seen, and has been seen since
-	lacking map[string]time.Time      // by path: since when upstream does not deliver what belongs to its newest state
+	old map[string]chantal.Digest // by path: a root that was recent when first seen, and has been seen since
+	// Of a lone file:
+	from   string           // where it lives, when not at its path upstream
+	latest chantal.RootFile // as upstream last answered it
+	fresh  time.Duration    // how long upstream's last answer holds, if
+	told   bool             // it said so
+
+	lacking map[string]time.Time // by path: since when upstream does not deliver what belongs to its newest state
 }
 
 // refresh is one attempt to learn of upstream's newest state.
@@ -163,6 +168,10 @@ func (t *tree) await(ctx context.Context, run *refresh, had state, wait time.Dur
 
 // due reports whether upstream is to be asked again. The caller holds t.mu.
 func (t *tree) due(now time.Time, force bool) bool {
+	if t.fails > 0 && t.gone() {
+		since := now.Sub(t.failed)
+		return since >= t.lifetime() || force && since >= time.Second
+	}
 	if t.fails > 0 {
 		most := backoffFirst
 		if !t.head.zero() {
@@ -170,16 +179,9 @@ func (t *tree) due(now time.Time, force bool) bool {
 		}
 		return now.Sub(t.failed) >= min(backoffMin<<min(t.fails-1, 10), most)
 	}
-	if force {
-		return now.Sub(t.checked) >= time.Second
-	}
-	return now.Sub(t.checked) >= t.repo.Refresh
+	since := now.Sub(t.checked)
+	return since >= t.lifetime() || force && since >= time.Second
 }
-
-// gone reports whether upstream said that a file which nothing promises is
-// there no longer: that is the state of such a file, not a failure. The caller
-// holds t.mu.
-func (t *tree) gone() bool { return t.opaque && errors.Is(t.err, fs.ErrNotExist) }
 
 // start begins a refresh on the mirror's own context. The caller holds t.mu.
 func (t *tree) start() {
@@ -209,7 +211,7 @@ func (t *tree) finish(run *refresh, had, next state, err error) {
 	if err != nil {
 		t.failed, t.err = m.Now(), err
 		t.fails++
-		if m.ctx.Err() == nil && !errors.Is(err, fs.ErrNotExist) {
+		if m.ctx.Err() == nil && !verdict(err) {
 			m.Log.Warn("refresh failed", "repo", t.repo.Name, "tree", t.Name, "generation", had.Generation, "error", err)
 		}
 	} else {

@@ -53,6 +53,10 @@ func (h *Handler) open(r *http.Request, t *target, view chantal.View) (*answer, 
 	if err != nil {
 		return nil, err
 	}
+	if f.Kind == chantal.Opaque && !t.state.Live && r.URL.RawQuery != "" {
+		f.Close()
+		return nil, &statusError{http.StatusNotFound, "what upstream answers to a query is in no snapshot and no instant; ask without one, or for live"}
+	}
 	a := &answer{file: f, etag: `"` + f.Digest.Hex() + `"`, cache: revalidate, state: cacheStatus[f.Cache], dated: true}
 	if f.Digest == "" {
 		a.etag = ""

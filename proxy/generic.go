@@ -92,6 +92,25 @@ func (h *Handler) cached(r *http.Request, q httpcache.Request, packaged bool) (*
 	return a, nil
 }
 
+// unkept answers for a file of a repository that the mirror does not keep: by
+// the rules of HTTP, from the first of its upstreams that has an answer. The
+// client's own credentials are not for those.
+func (h *Handler) unkept(r *http.Request, t *target, e *mirror.UnkeptError) (a *answer, err error) {
+	header := r.Header.Clone()
+	delete(header, "Authorization")
+	delete(header, "Cookie")
+	for _, u := range e.URLs {
+		if r.URL.RawQuery != "" {
+			u += "?" + r.URL.RawQuery
+		}
+		a, err = h.cached(r, httpcache.Request{Repo: t.repo.Name, Method: r.Method, URL: u, Header: header}, false)
+		if err == nil {
+			return a, nil
+		}
+	}
+	return nil, err
+}
+
 // passedStatus is the Cache-Status of an answer that is no stored file.
 func passedStatus(a *httpcache.Answer) string {
 	switch {

@@ -8,6 +8,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -122,7 +123,12 @@ func (h *Handler) find(r *http.Request, t *target) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.open(r, t, view)
+	a, err := h.open(r, t, view)
+	var unkept *mirror.UnkeptError
+	if errors.As(err, &unkept) {
+		return h.unkept(r, t, unkept)
+	}
+	return a, err
 }
 
 // connKey is the context key of what is known of a connection.
@@ -154,6 +160,7 @@ func client(r *http.Request) mirror.Client {
 	return mirror.Client{
 		Conn:    connOf(r.Context()).Conn,
 		Name:    host + " " + r.UserAgent(),
+		Query:   r.URL.RawQuery != "",
 		NoCache: strings.Contains(strings.ToLower(r.Header.Get("Cache-Control")), "no-cache"),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -43,9 +44,11 @@ type site struct {
 	names   *snapshot.Names
 	handler *Handler
 	addr    string // of the listener without a ref
+	egress  *fetch.Egress
 
-	mu sync.Mutex
-	at time.Time
+	mu     sync.Mutex
+	at     time.Time
+	origin *url.URL // what o.example.org leads to, over http and https; nil for nothing
 }
 
 func (s *site) now() time.Time {
@@ -82,7 +85,7 @@ func newSite(t testing.TB, change func(*Options)) *site {
 	log := slog.New(slog.DiscardHandler)
 	source := s.source()
 	s.mirror = mirror.New(mirror.Options{
-		Store: store, Catalog: names, Source: source, Now: s.now, Log: log,
+		Store: store, Catalog: names, Source: source, Now: s.now, Log: log, Allows: httpcache.Fresh,
 		Formats: map[string]chantal.Format{"apt": &apt.Format{Belongs: sign.Belongs}, "rpm": rpm.Format{Belongs: sign.Belongs}, "pypi": pypi.Format{}},
 	})
 	t.Cleanup(func() {
@@ -96,7 +99,7 @@ func newSite(t testing.TB, change func(*Options)) *site {
 	s.names = snapshot.New(names, s.mirror, s.now)
 	o := Options{
 		Mirror: s.mirror, Names: s.names, Cache: httpcache.New(store, source, s.now, log), Metrics: NewMetrics(),
-		Pass: http.DefaultTransport, API: http.NotFoundHandler(), Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Pass: roundTripper(s.pass), API: http.NotFoundHandler(), Clients: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 		Discover: true, OwnNames: []string{"localhost", "chantal.example.org"}, Via: "chantal-test", Log: log,
 	}
 	o.Connect = NewConnect(ConnectOptions{
@@ -115,6 +118,7 @@ func newSite(t testing.TB, change func(*Options)) *site {
 // every other name of example.org leads to the top of the upstream.
 func (s *site) source() fetch.Source {
 	egress := fetch.NewEgress(nil, nil)
+	s.egress = egress
 	u, err := url.Parse(s.up.URL())
 	if err != nil {
 		s.t.Fatal(err)
@@ -128,6 +132,11 @@ func (s *site) source() fetch.Source {
 			return client.Fetch(ctx, r)
 		}
 		led := *r
+		if origin := s.originURL(); origin != nil && u.Host == "o.example.org" {
+			_, rest, _ := strings.Cut(r.URL, "o.example.org")
+			led.URL = origin.String() + rest
+			return client.Fetch(ctx, &led)
+		}
 		led.URL = s.up.URL() + u.RequestURI()
 		if strings.HasPrefix(u.Host, "b.") {
 			led.URL = s.up.URL() + "/b" + u.RequestURI()
@@ -139,6 +148,38 @@ func (s *site) source() fetch.Source {
 		return resp, err
 	})
 }
+
+// serveOrigin makes h answer for o.example.org.
+func (s *site) serveOrigin(h http.HandlerFunc) {
+	s.t.Helper()
+	srv := httptest.NewServer(h)
+	s.t.Cleanup(srv.Close)
+	u, err := url.Parse(srv.URL)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.egress.AllowHosts(u.Host, strings.TrimPrefix(s.up.URL(), "http://"))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.origin = u
+}
+
+func (s *site) originURL() *url.URL {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.origin
+}
+
+// pass is the way of requests that are passed on unchanged.
+func (s *site) pass(r *http.Request) (*http.Response, error) {
+	led := *r
+	led.URL = &url.URL{Scheme: "http", Host: s.originURL().Host, Opaque: r.URL.Opaque, RawQuery: r.URL.RawQuery}
+	return http.DefaultTransport.RoundTrip(&led)
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // listen opens a listener that is bound to a ref and returns its address.
 func (s *site) listen(ref string) string {

@@ -89,7 +89,7 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 	source := n.source(cfg)
 	n.mirror = mirror.New(mirror.Options{
 		Store: n.store, Catalog: n.catalog, Source: source, Formats: formats(),
-		Now: time.Now, Log: env.log, Offline: n.offline, History: cfg.History,
+		Now: time.Now, Log: env.log, Offline: n.offline, Allows: httpcache.Fresh, History: cfg.History,
 	})
 	n.names = snapshot.New(n.catalog, n.mirror, time.Now)
 	n.cache = httpcache.New(n.store, source, time.Now, env.log)

@@ -62,12 +62,13 @@ func ageOf(h http.Header, requested, received, now time.Time) time.Duration {
 }
 
 // Fresh says what HTTP lets a shared cache do with an answer (RFC 9111, 3 and
-// 4.2) that was asked for between requested and received, to a request that is
-// like anybody else's: for how long it may be given out without asking again,
+// 4.2) that was asked for and received at these times, to a request that no
+// client has a part in: for how long it may be given out without asking again,
 // if upstream told that, and whether it may be kept at all.
 func Fresh(resp *fetch.Response, requested, received time.Time) (d time.Duration, told, keep bool) {
-	keep = shareable(resp.Header)
-	if parseControl(resp.Header).has("no-cache") {
+	control := parseControl(resp.Header)
+	keep = !control.has("no-store", "private")
+	if control.has("no-cache") || varies(resp.Header, "*") {
 		return 0, true, keep
 	}
 	if d, told = toldLifetime(resp.Header, received); told {

@@ -120,8 +120,8 @@ func TestWhatAnAnswerAllows(t *testing.T) {
 		"no-cache":        {http.Header{"Cache-Control": {"no-cache, max-age=60"}}, 0, true, true},
 		"no-store":        {http.Header{"Cache-Control": {"no-store"}}, 0, false, false},
 		"private":         {http.Header{"Cache-Control": {"private, max-age=60"}}, time.Minute, true, false},
-		"a cookie":        {http.Header{"Set-Cookie": {"a=b"}}, 0, false, false},
-		"for one request": {http.Header{"Vary": {"Accept, *"}}, 0, false, false},
+		"a cookie":        {http.Header{"Set-Cookie": {"a=b"}}, 0, false, true}, // no client's: nobody gets it
+		"for one request": {http.Header{"Vary": {"Accept, *"}, "Cache-Control": {"max-age=60"}}, 0, true, true},
 	} {
 		fresh, told, keep := Fresh(&fetch.Response{Header: tc.header}, now, now)
 		if fresh != tc.fresh || told != tc.told || keep != tc.keep {

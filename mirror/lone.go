@@ -1,0 +1,226 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"chantal"
+	"chantal/internal/fetch"
+)
+
+// A lone file is one that nothing gives a digest for: a key, an installer
+// image, a changelog, everything in a repository without a format. It is a tree
+// of its own, with itself as the one root. HTTP alone says how long it may be
+// given out without asking again, where upstream says so; else the repository's
+// refresh does.
+
+// negative is how long upstream's word that there is no such file is believed,
+// at most.
+const negative = 10 * time.Second
+
+// UnkeptError says that a file is not kept, so that it has to be asked for at
+// one of the URLs for each request.
+type UnkeptError struct {
+	URLs []string
+	Why  string
+}
+
+func (e *UnkeptError) Error() string {
+	return fmt.Sprintf("%s is not kept: %s", redact(e.URLs[0]), e.Why)
+}
+
+// verdict reports whether err is what upstream says of a lone file, not a
+// failure to ask: it is not there, or not to be kept.
+func verdict(err error) bool {
+	var unkept *UnkeptError
+	return errors.Is(err, fs.ErrNotExist) || errors.As(err, &unkept)
+}
+
+// gone reports whether upstream said of a lone file that there is none to give
+// out any longer. The caller holds t.mu.
+func (t *tree) gone() bool { return t.opaque && verdict(t.err) }
+
+// lifetime is how long upstream's last word on the tree holds. The caller
+// holds t.mu.
+func (t *tree) lifetime() time.Duration {
+	switch {
+	case t.gone():
+		return min(negative, t.repo.Refresh)
+	case t.opaque && t.told:
+		return t.fresh
+	}
+	return t.repo.Refresh
+}
+
+// allowed takes in what upstream's answer says about how a lone file may be
+// used, and reports whether it may be kept.
+func (t *tree) allowed(resp *fetch.Response, requested time.Time) (keep bool) {
+	m := t.repo.m
+	if m.Allows == nil {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.fresh, t.told, keep = m.Allows(resp, requested, m.Now())
+	return keep
+}
+
+// known is the root of a lone file's head, as upstream last described it: the
+// same bytes may have got another ETag.
+func (t *tree) known(had state) chantal.RootFile {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.latest.Digest == had.gen.Roots[0].Digest {
+		return t.latest
+	}
+	return had.gen.Roots[0]
+}
+
+// openLone opens a file that nothing gives a digest for: a tree of its own,
+// with one root. from is where it lives, when not at its path upstream.
+func (v *liveView) openLone(ctx context.Context, path, from string) (*chantal.File, error) {
+	r := v.Repo
+	t := r.tree(opaque(path))
+	t.mu.Lock()
+	t.from = from
+	t.mu.Unlock()
+	if v.client.Query {
+		places, err := t.places()
+		if err != nil {
+			return nil, err
+		}
+		return nil, &UnkeptError{places, "it is asked for with a query"}
+	}
+	if content, run := t.arriving(ctx); content != nil {
+		return r.follow(ctx, t, content, run)
+	}
+	head, status, err := t.current(ctx, v.client.NoCache)
+	if err != nil {
+		return nil, err
+	}
+	f, err := r.openLoneOf(head, status)
+	if lost(err) {
+		if head, status, err = t.current(ctx, true); err == nil {
+			f, err = r.openLoneOf(head, status)
+		}
+	}
+	return f, err
+}
+
+func (r *Repo) openLoneOf(s state, status chantal.CacheStatus) (*chantal.File, error) {
+	f, err := r.openRootOf(s, chantal.Class{Path: s.Tree}, status)
+	if err == nil {
+		f.Kind = chantal.Opaque
+	}
+	return f, err
+}
+
+// arriving returns the flight of a lone file's first content, which can be
+// followed; nil when there is other content or none comes.
+func (t *tree) arriving(ctx context.Context) (*flight, *refresh) {
+	t.mu.Lock()
+	if t.load() != nil || !t.head.zero() || t.repo.m.Offline {
+		t.mu.Unlock()
+		return nil, nil
+	}
+	if t.running == nil {
+		if !t.due(t.repo.m.Now(), false) {
+			t.mu.Unlock()
+			return nil, nil
+		}
+		t.start()
+	}
+	run := t.running
+	t.mu.Unlock()
+	select {
+	case <-run.live:
+		return run.fill, run
+	case <-run.done:
+	case <-ctx.Done():
+	}
+	return nil, nil
+}
+
+func (r *Repo) follow(ctx context.Context, t *tree, fill *flight, run *refresh) (*chantal.File, error) {
+	content, blob, err := fill.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &chantal.File{Path: t.Name, Kind: chantal.Opaque, Tree: t.Name, Digest: blob.Digest, Size: blob.Size,
+		Modified: blob.Modified, Type: run.contentType, Content: content, Cache: chantal.Miss}, nil
+}
+
+// places returns the URLs of an opaque tree's file.
+func (t *tree) places() ([]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.from != "" {
+		return []string{t.from}, t.repo.mayLink(t.from)
+	}
+	return t.repo.upstream(t.Name), nil
+}
+
+// refreshOpaque asks upstream for a file that nothing promises. The first of
+// its content can be followed while it arrives.
+func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (state, error) {
+	m, r := t.repo.m, t.repo
+	req := &fetch.Request{Repo: r.Name}
+	if !had.zero() {
+		if have := t.known(had); t.tells(&have) {
+			req.ETag, req.Modified = have.ETag, have.Modified
+		}
+	}
+	places, err := t.places()
+	if err != nil {
+		return state{}, err
+	}
+	var errs fetchErrors
+	for i, u := range places {
+		req.URL, req.Fallback = u, !had.zero() || i+1 < len(places)
+		requested := m.Now()
+		resp, err := m.Source.Fetch(ctx, req)
+		if err == nil && resp.Unchanged() && !had.zero() {
+			resp.Body.Close()
+			t.allowed(resp, requested)
+			return had, nil
+		}
+		if err == nil {
+			if err = resp.Complete(); err == nil && resp.Portal(t.Name) {
+				err = fetch.Unusable(redact(u), errors.New("it answered with a web page in place of the file; perhaps the network wants a login first"))
+			}
+			if err == nil && !t.allowed(resp, requested) {
+				err = &UnkeptError{places, "upstream forbids to keep it"}
+			}
+			if err != nil {
+				resp.Body.Close()
+			}
+		}
+		if unkept := (*UnkeptError)(nil); errors.As(err, &unkept) {
+			return state{}, err
+		}
+		if err != nil {
+			errs.add(err)
+			continue
+		}
+		f := newFlight(m, r, chantal.Promise{Path: t.Name, Size: -1}, true)
+		run.fill, run.contentType = f, resp.Type
+		close(run.live)
+		blob, err := f.take(ctx, resp, nil)
+		f.finish(err)
+		if err != nil {
+			return state{}, err
+		}
+		root := chantal.RootFile{Path: t.Name, Digest: blob.Digest, Size: blob.Size, ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: resp.URL, Recent: resp.Recent(m.Now())}
+		t.mu.Lock()
+		t.latest = root
+		t.mu.Unlock()
+		if !had.zero() && had.gen.Roots[0].Digest == blob.Digest {
+			return had, nil
+		}
+		return t.advance(ctx, chantal.Generation{Roots: []chantal.RootFile{root}}, had, resp.Modified)
+	}
+	return state{}, errs.result(t.Name)
+}
