@@ -60,6 +60,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
+	r = paced(w, r)
 	if r.Method == http.MethodConnect {
 		h.connect(w, r)
 		return

@@ -15,9 +15,9 @@ import (
 const maxHeader = 64 << 10
 
 // Server returns a server for one listener. ref is what its forward requests
-// get when they do not name one; "" for live. IdleTimeout and the limit on
-// headers fit clients that keep a connection per mirror and ask for a thousand
-// ranges at once.
+// get when they do not name one; "" for live. IdleTimeout fits clients that keep
+// a connection per mirror. Its listener is to come from Listen, which bounds
+// what the server itself leaves open: how long an answer may take.
 func (h *Handler) Server(ref string) *http.Server {
 	return &http.Server{
 		Handler:           h,

@@ -16,7 +16,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"chantal/internal/config"
+	"chantal/proxy"
 )
 
 // grace is how long answers under way may take once serve is asked to end.
@@ -62,10 +65,17 @@ type server struct {
 func (s *server) listen() error {
 	cfg := s.env.config
 	all := append([]config.Listener{{Address: cfg.Listen}}, cfg.Listeners...)
+	most, err := connections()
+	if err != nil {
+		return err
+	}
+	if most < fewConnections {
+		s.log.Warn("few files may be open, so clients beyond that many connections wait; raise the limit (ulimit -n, LimitNOFILE=)", "connections", most)
+	}
 	var open []net.Listener
 	var own []netip.AddrPort
 	for _, l := range all {
-		ln, err := net.Listen("tcp", l.Address)
+		ln, err := proxy.Listen(l.Address, max(1, most/len(all)))
 		if err != nil {
 			for _, o := range open {
 				o.Close()
@@ -85,6 +95,25 @@ func (s *server) listen() error {
 		s.run(srv, ln)
 	}
 	return s.listenSocket()
+}
+
+const (
+	ownFiles       = 128 // open files that are not for clients: the store's, the catalog's, upstream's
+	fewConnections = 500
+)
+
+// connections returns how many connections clients may have open, so that no
+// file of theirs or ours fails to open: each takes one descriptor for itself
+// and one for what it is sent. The Go runtime has raised the soft limit already.
+func connections() (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("reading the limit of open files: %w", err)
+	}
+	if limit.Cur < 2*ownFiles {
+		return 0, &failure{Message: fmt.Sprintf("only %d files may be open, which is too few", limit.Cur), Next: fmt.Sprintf("raise the limit to %d or more (ulimit -n, LimitNOFILE=)", 8*ownFiles)}
+	}
+	return int(min(limit.Cur-ownFiles, 1<<20) / 2), nil
 }
 
 // listenSocket opens the socket that commands use. The lock is held, so a file
