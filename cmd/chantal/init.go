@@ -45,6 +45,9 @@ forward:
 egress:
   allow_private: []              # private upstreams that clients may name, such as 10.1.0.0/16
   offline: false                 # true: answer from the store only
+  # proxy: http://proxy.example.org:3128   # the way out; HTTP_PROXY and HTTPS_PROXY of the environment by default
+  # no_proxy: [.example.net]     # hosts that it is not asked for; $NO_PROXY by default
+  # netrc: /etc/chantal/netrc    # credentials of the upstreams below; $NETRC by default
 
 download:
   parallel: 8
@@ -61,6 +64,7 @@ download:
 #       - http://mirror-b.example.org/debian
 #     keyring: /usr/share/keyrings/debian-archive-keyring.gpg   # refuse roots that it did not sign
 #     refresh: 1m                # how long a tree is served without asking upstream again
+#     credentials: {username: me, password: "${PASSWORD:-}"}    # or {token: …}; sent to these upstreams only
 #   - name: epel
 #     type: rpm
 #     upstream: https://mirror.example.org/epel/9/Everything/x86_64/

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -362,5 +364,74 @@ func TestARefreshLeavesUpstreamInPeace(t *testing.T) {
 	w := visit(n, "/debian/README")
 	if w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "left in peace") {
 		t.Errorf("%d %s; want 503 that says why", w.Code, w.Body)
+	}
+}
+
+func TestEverythingTakesTheConfiguredProxy(t *testing.T) {
+	asked := make(chan string, 10)
+	via := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.RequestURI + " " + r.Header.Get("Proxy-Authorization")
+		if r.Method != http.MethodConnect {
+			fmt.Fprint(w, "by proxy")
+		}
+	}))
+	t.Cleanup(via.Close)
+	cfg := config.Default()
+	cfg.Egress.Proxy = strings.Replace(via.URL, "http://", "http://me:s3cret@", 1)
+	cfg.Egress.NoProxy = []string{"direct.example.org"}
+	cfg.Forward.Other = config.Pass
+	cfg.Repos = []config.Repo{
+		{Name: "far", Type: config.Generic, Upstream: []string{"http://mirror.example.org/"}},
+		{Name: "direct", Type: config.Generic, Upstream: []string{"http://direct.example.org:1/"}},
+	}
+	var log bytes.Buffer
+	n, err := openNode(&environment{config: cfg, data: t.TempDir(), log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := n.handler.Load().Server("")
+	front := httptest.NewUnstartedServer(own.Handler)
+	front.Config.ConnContext = own.ConnContext
+	front.Start()
+	const login = " Basic bWU6czNjcmV0"
+	for _, tc := range []struct{ method, target, asked, status string }{
+		{"GET", "/far/file", "GET http://mirror.example.org/file" + login, " 200 "},
+		{"POST", "http://other.example.org/form", "POST http://other.example.org/form" + login, " 200 "},
+		{"CONNECT", "tls.example.org:443", "CONNECT tls.example.org:443" + login, " 200 "},
+		{"CONNECT", "localhost:443", "", " 403 "},
+		{"POST", "http://127.0.0.2/form", "", " 403 "},
+		{"GET", "/direct/file", "", " 503 "},
+	} {
+		conn, err := net.Dial("tcp", front.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		host := "x.example.org"
+		if tc.method == "CONNECT" {
+			host = tc.target
+		} else if strings.HasPrefix(tc.target, "/") {
+			host = "localhost"
+		}
+		fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", tc.method, tc.target, host)
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		conn.Close()
+		if err != nil || !strings.Contains(line, tc.status) {
+			t.Errorf("%s %s: %q, %v; want%s", tc.method, tc.target, line, err, tc.status)
+		}
+		got := ""
+		select {
+		case got = <-asked:
+		default:
+		}
+		if got != tc.asked {
+			t.Errorf("%s %s: the proxy was asked %q, want %q", tc.method, tc.target, got, tc.asked)
+		}
+	}
+	front.Close()
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if text := log.String(); strings.Contains(text, "s3cret") || !strings.Contains(text, "mirror.example.org") {
+		t.Errorf("logged\n%s", text)
 	}
 }

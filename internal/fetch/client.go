@@ -41,9 +41,9 @@ type Options struct {
 // It gives up on a host that takes longer than a third of Options.Timeout, or
 // ten seconds, to connect or to shake hands for TLS; on an answer whose header is
 // not there in Options.Timeout; and on a body that, while it is being read,
-// brings less than 1 KiB a second for that long. An origin that answered 429 or 503 with Retry-After (RFC 9110,
-// 10.2.3) is not asked again, by anybody and for anything, before that time has
-// passed, at most ten minutes.
+// brings less than 1 KiB a second for that long. An origin that answered 429 or
+// 503 with Retry-After (RFC 9110, 10.2.3) is not asked again, by anybody and for
+// anything, before that time has passed, at most ten minutes.
 type Client struct {
 	o         Options
 	transport *http.Transport

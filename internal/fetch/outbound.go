@@ -68,7 +68,13 @@ func (c *Client) Passing() http.RoundTripper {
 		if err != nil {
 			return nil, err
 		}
-		return c.passing.RoundTrip(r.WithContext(ctx))
+		r = r.WithContext(ctx)
+		if _, proxied := ctx.Value(proxyURLKey{}).(*url.URL); proxied && r.URL.Scheme == "http" && r.URL.Opaque != "" && !strings.HasPrefix(r.URL.Opaque, "//") {
+			u := *r.URL // a proxy is asked for the whole URL, a server for the path
+			u.Opaque = "//" + u.Host + u.Opaque
+			r.URL = &u
+		}
+		return c.passing.RoundTrip(r)
 	})
 }
 

@@ -126,6 +126,7 @@ func (q *query) question(old *entry) *fetch.Request {
 		req.Header["Via"] = via
 	}
 	if old != nil {
+		req.Fallback = true
 		req.ETag, req.Modified = old.Header.Get("ETag"), old.Modified
 	}
 	return req
