@@ -129,6 +129,8 @@ func TestAptUpdatesWhileUpstreamPublishes(t *testing.T) {
 		{name: "plain names coarse ETag", all: 100, few: 4, fault: testenv.Coarse},
 		{name: "plain names no ETag", all: 100, fault: testenv.Dated, settings: keyring, refresh: 100 * time.Millisecond},
 		{name: "plain names written in place", all: 100, few: 4, publish: func(p *testenv.Publisher) { p.Torn = true }},
+		{name: "plain names Release.gpg slow", all: 100, upstream: releases, publish: slow},
+		{name: "by-hash slow", all: 100, upstream: byHash, publish: slow},
 		{name: "plain names forward proxy", all: 100, few: 3, client: proxied, refresh: 250 * time.Millisecond},
 		{name: "by-hash forward proxy", all: 100, client: proxied, upstream: byHash},
 		{name: "plain names no-cache", all: 100, refresh: time.Minute, client: func(a *aptShopper) { a.noCache = true }},
@@ -241,6 +243,7 @@ func TestSnapshotsWhileUpstreamPublishes(t *testing.T) {
 const keyring = ", keyring: \"${KEYRING}\""
 
 func byHash(a *testenv.APT)     { a.ByHash, a.Brief = true, true }
+func slow(p *testenv.Publisher) { p.Pause = 4 * p.Pause } // torn for longer than it is whole
 func keep(p *testenv.Publisher) { p.Keep = 50 }
 func proxied(a *aptShopper)     { a.proxy = "http://" + a.f.listen }
 

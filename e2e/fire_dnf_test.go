@@ -99,6 +99,7 @@ func TestDnfUpdatesWhileUpstreamPublishes(t *testing.T) {
 		{name: "unique names kept", all: 50, publish: keep, refresh: 250 * time.Millisecond},
 		{name: "simple names coarse ETag", all: 50, simple: true, fault: testenv.Coarse},
 		{name: "unique names written in place", all: 50, publish: func(p *testenv.Publisher) { p.Torn = true }},
+		{name: "unique names slow", all: 50, publish: slow},
 		{name: "simple names forward proxy", all: 50, simple: true, proxied: true, refresh: time.Second},
 		{name: "simple names two clients", all: 50, simple: true, clients: 2},
 	} {

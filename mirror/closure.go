@@ -114,7 +114,7 @@ func (t *tree) wantedOf(l *listing) ([]chantal.Promise, error) {
 		need = c.Required(l.all)
 	}
 	for _, p := range append(paths, m.wants.of(r.Name, t.Name)...) {
-		if i, ok := l.path[p]; ok {
+		if i, ok := l.name[p]; ok {
 			need = append(need, l.all[i])
 		}
 	}

@@ -204,7 +204,7 @@ func (r *Repo) openBlob(d chantal.Digest, size int64) (*chantal.File, error) {
 func (r *Repo) openPromised(ctx context.Context, hit found, class chantal.Class) (*chantal.File, error) {
 	p := hit.promise
 	if hit.inRoot && p.Kind == chantal.Meta {
-		r.m.wants.add(r.Name, hit.tree, p.Path, r.m.Now())
+		r.m.wants.add(r.Name, hit.tree, wantName(r.Format, p.Path), r.m.Now())
 	}
 	f, err := r.openStored(&p)
 	if errors.Is(err, fs.ErrNotExist) {

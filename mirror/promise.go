@@ -17,6 +17,7 @@ import (
 type listing struct {
 	all     []chantal.Promise
 	path    map[string]int
+	name    map[string]int // indexes, by wantName
 	digest  map[chantal.Digest]int
 	indexes []int // those that promise files in turn
 	plain   bool  // has indexes that exist under names without a digest only
@@ -41,7 +42,7 @@ type found struct {
 
 // parseListing reads the promises of all roots; body holds them by path.
 func parseListing(f chantal.Format, roots []chantal.RootFile, body map[string][]byte) (*listing, error) {
-	l := &listing{path: map[string]int{}, digest: map[chantal.Digest]int{}}
+	l := &listing{path: map[string]int{}, name: map[string]int{}, digest: map[chantal.Digest]int{}}
 	for _, root := range roots {
 		seq := f.Parse(root.Path, bytes.NewReader(body[root.Path]))
 		if seq == nil {
@@ -75,9 +76,23 @@ func (l *listing) add(f chantal.Format, p chantal.Promise) {
 	if p.Kind == chantal.Meta && f.Parse(p.Path, strings.NewReader("")) != nil {
 		l.indexes = append(l.indexes, i)
 	}
-	if p.Kind == chantal.Meta && p.URL == "" && p.Alt == "" && f.Classify(p.Path).Digest == "" {
+	if p.Kind != chantal.Meta {
+		return
+	}
+	name := wantName(f, p.Path)
+	l.name[name] = i
+	if p.URL == "" && p.Alt == "" && name == p.Path {
 		l.plain = true
 	}
+}
+
+// wantName is what an index is called in every generation: its path without
+// the digest, where that is part of it.
+func wantName(f chantal.Format, path string) string {
+	if d := f.Classify(path).Digest; d != "" {
+		return strings.Replace(path, d.Hex(), "", 1)
+	}
+	return path
 }
 
 // listing returns what a generation's roots promise.

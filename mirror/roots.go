@@ -74,6 +74,7 @@ func (t *tree) refreshRoots(ctx context.Context, had state) (state, error) {
 
 func (t *tree) refreshFrom(ctx context.Context, from place, had state) (state, error) {
 	pause := pauseMin
+	var first chantal.Digest
 	for look := 1; ; look++ {
 		set, err := t.fetchRoots(ctx, from, had)
 		if err == nil && set.same {
@@ -81,7 +82,13 @@ func (t *tree) refreshFrom(ctx context.Context, from place, had state) (state, e
 		}
 		var next state
 		if err == nil {
-			next, err = t.adopt(ctx, set, had, look == looks)
+			main := set.files[0].Digest
+			if first == "" {
+				first = main
+			}
+			// What fits together badly is taken when upstream rests in it, and
+			// not when it publishes one state after the other.
+			next, err = t.adopt(ctx, set, had, look == looks && main == first)
 		}
 		if torn := (*tornError)(nil); !errors.As(err, &torn) || look == looks {
 			return next, err
