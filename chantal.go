@@ -406,6 +406,23 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%s: upstream has other bytes than its metadata promises (want %s, got %s)", e.Path, e.Want, e.Got)
 }
 
+// DiskError says that the disk does not take what is to be kept. It is tried
+// again all the time; a client may do the same.
+type DiskError struct {
+	Dir  string // where
+	Full bool   // for want of space
+	Err  error  // the operating system's
+}
+
+func (e *DiskError) Error() string {
+	if e.Full {
+		return fmt.Sprintf("the disk of %s is full (%v)", e.Dir, e.Err)
+	}
+	return fmt.Sprintf("the disk of %s takes no writes (%v)", e.Dir, e.Err)
+}
+
+func (e *DiskError) Unwrap() error { return e.Err }
+
 // RefusedError says that Chantal's own rules forbid what was asked.
 type RefusedError struct {
 	What string // what was asked for

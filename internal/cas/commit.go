@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"chantal"
+	"chantal/internal/disk"
 )
 
 // syncWorkers is how many files are synced side by side: the journal commits
@@ -27,7 +28,9 @@ const retryEvery = time.Second
 // entry is a verified file on its way to its final name.
 type entry struct {
 	blob    Blob
-	path    string   // where the bytes are now; guarded by Store.mu; "" when only aliases are new
+	path    string   // where the bytes are now; guarded by Store.mu; "" in memory, or when only aliases are new
+	mem     *memory  // where they are else; guarded by Store.mu
+	dropped bool     // from memory, for want of room; guarded by Store.mu
 	aliases []string // relative to the store
 	suspect bool     // a sync failed: the kernel may have dropped pages that it calls clean
 	err     error    // of the last attempt; the committer's
@@ -38,37 +41,46 @@ type entry struct {
 // returns the blob as stored: one that was there before keeps its date, and
 // temp is removed. Without a temp the blob has to be there; the error is
 // fs.ErrNotExist when it is not.
-func (s *Store) admit(b Blob, temp string, aliases []string) (Blob, error) {
+func (s *Store) admit(b Blob, temp string, mem *memory, aliases []string) (Blob, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		s.disk.Remove(temp)
+		if mem != nil {
+			s.unkeep(mem)
+		} else {
+			s.disk.Remove(temp)
+		}
 		return Blob{}, fmt.Errorf("store: %w", fs.ErrClosed)
 	}
-	e := &entry{blob: b, path: temp, aliases: aliases}
+	e := &entry{blob: b, path: temp, mem: mem, aliases: aliases}
 	final := s.blobPath(b.Digest)
 	if p := s.pending[b.Digest]; p != nil {
-		e.blob, e.path = p.blob, ""
+		e.blob, e.path, e.mem = p.blob, "", nil
 	} else if fi, err := s.disk.Stat(final); err == nil && fi.Size() == b.Size && !s.refused[b.Digest] {
-		e.blob, e.path = blobOf(b.Digest, fi), ""
+		e.blob, e.path, e.mem = blobOf(b.Digest, fi), "", nil
 		if !s.settled[filepath.Dir(final)] {
 			// It may have its name from a process that was killed before the
 			// name was durable.
 			e.path = final
 		}
-	} else if temp == "" {
+	} else if temp == "" && mem == nil {
 		return Blob{}, fmt.Errorf("blob %s: %w", b.Digest, fs.ErrNotExist)
 	}
-	if e.path != temp && temp != "" {
+	switch {
+	case e.path != temp && temp != "":
 		s.disk.Remove(temp)
+	case mem != nil && e.mem == nil:
+		s.unkeep(mem)
+	case mem != nil:
+		s.keep(mem, func() { s.forget(e) })
 	}
-	if e.path != "" {
+	if e.path != "" || e.mem != nil {
 		s.pending[b.Digest] = e
 	}
 	for _, a := range aliases {
 		s.aliases[a] = b.Digest
 	}
-	if e.path == "" && len(aliases) == 0 {
+	if e.path == "" && e.mem == nil && len(aliases) == 0 {
 		return e.blob, nil
 	}
 	s.queue = append(s.queue, e)
@@ -147,7 +159,20 @@ func (s *Store) batch() {
 	s.mu.Lock()
 	batch, syncs := s.queue, s.syncs
 	s.queue, s.syncs = nil, nil
+	ill := s.health != nil
 	s.mu.Unlock()
+	if ill {
+		if err := s.probe(); err != nil {
+			err = s.trouble(err)
+			s.mu.Lock()
+			s.queue = append(batch, s.queue...)
+			s.mu.Unlock()
+			for _, done := range syncs {
+				done <- err
+			}
+			return
+		}
+	}
 
 	var g errgroup.Group
 	g.SetLimit(syncWorkers)
@@ -166,22 +191,28 @@ func (s *Store) batch() {
 				e.err = bad[d]
 			}
 		}
-		if e.err != nil {
+		if e.err != nil && !s.isDropped(e) {
 			failed = append(failed, e)
 			first = errors.Join(first, fmt.Errorf("making blob %s durable: %w", e.blob.Digest, e.err))
 		} else if e.path != "" {
 			stored = append(stored, e.blob.Digest)
 		}
 	}
-	s.finish(batch, failed, first)
+	s.finish(batch, failed)
 	s.note(stored)
+	switch {
+	case first != nil:
+		first = s.trouble(first)
+	case ill:
+		s.recovered()
+	}
 	for _, done := range syncs {
 		done <- first
 	}
 }
 
 // finish forgets what is durable now and queues the rest again.
-func (s *Store) finish(batch, failed []*entry, err error) {
+func (s *Store) finish(batch, failed []*entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range batch {
@@ -199,25 +230,26 @@ func (s *Store) finish(batch, failed []*entry, err error) {
 		}
 	}
 	s.queue = append(failed, s.queue...)
-	if len(failed) > 0 {
-		signal(s.wake)
-	}
-	if len(batch) == 0 {
-		return
-	}
-	switch {
-	case err != nil && s.health == nil:
-		s.log.Error("the disk does not take verified files; they are served from temporary ones and tried again", "files", len(failed), "err", err)
-	case err == nil && s.health != nil:
-		s.log.Info("the disk takes files again")
-	}
-	s.health = err
+}
+
+// recovered notes that the disk takes writes again.
+func (s *Store) recovered() {
+	s.mu.Lock()
+	s.health = nil
+	s.mu.Unlock()
+	s.log.Info("the disk takes writes again", "data", s.dir)
+}
+
+func (s *Store) isDropped(e *entry) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return e.dropped
 }
 
 // settle syncs one file, gives it its final name, and writes its aliases.
 func (s *Store) settle(e *entry) {
 	e.err, e.dirs = nil, nil
-	if e.path != "" {
+	if e.path != "" || e.mem != nil {
 		final := s.blobPath(e.blob.Digest)
 		if e.path != final {
 			if e.err = s.settleFile(e, final); e.err != nil {
@@ -237,8 +269,8 @@ func (s *Store) settle(e *entry) {
 }
 
 func (s *Store) settleFile(e *entry, final string) error {
-	if e.suspect {
-		if err := s.copyAnew(e); err != nil {
+	if e.suspect || e.mem != nil {
+		if err := s.copyAnew(e, filepath.Dir(final)); err != nil {
 			return err
 		}
 	}
@@ -258,15 +290,16 @@ func (s *Store) settleFile(e *entry, final string) error {
 	return nil
 }
 
-// copyAnew writes the bytes to another file: after a failed sync a second one
-// on the same file can succeed without the bytes being on disk.
-func (s *Store) copyAnew(e *entry) error {
-	from, err := s.disk.Open(e.path)
+// copyAnew writes the bytes to another file in dir: they are in memory; or a
+// sync failed, and a second one on the same file can succeed without the bytes
+// being on disk.
+func (s *Store) copyAnew(e *entry, dir string) error {
+	from, err := s.openEntry(e)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	tmp := s.temp(filepath.Dir(e.path))
+	tmp := s.temp(dir)
 	to, err := s.disk.Create(tmp, 0o444)
 	if err != nil {
 		return err
@@ -281,10 +314,29 @@ func (s *Store) copyAnew(e *entry) error {
 		return err
 	}
 	s.mu.Lock()
-	old := e.path
-	e.path, e.suspect = tmp, false
+	old, mem := e.path, e.mem
+	e.path, e.mem, e.suspect = tmp, nil, false
+	if mem != nil && !e.dropped {
+		s.unkeep(mem)
+	}
 	s.mu.Unlock()
+	if mem != nil {
+		return nil
+	}
 	return s.disk.Remove(old)
+}
+
+// openEntry opens the bytes of an entry where they are now.
+func (s *Store) openEntry(e *entry) (*disk.File, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	switch {
+	case e.dropped:
+		return nil, fs.ErrNotExist
+	case e.mem != nil:
+		return e.mem.Reopen()
+	}
+	return s.disk.Open(e.path)
 }
 
 // syncDirs syncs the folders of all entries once and returns the errors.

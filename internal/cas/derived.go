@@ -50,6 +50,9 @@ func (s *Store) Derived(key string) (*disk.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f, err := s.derivedOf(key); f != nil || err != nil {
+		return f, err
+	}
 	f, err := s.disk.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("derived file %s: %w", key, cause(err))
@@ -70,15 +73,44 @@ func (s *Store) Derived(key string) (*disk.File, error) {
 // PutDerived keeps what write writes under key, in place of what was there,
 // and evicts the least recently used derived files beyond the limit. Nothing
 // is synced: after a crash of the machine the file may be gone, or not what
-// was written, so readers check its form.
+// was written, so readers check its form. Where the disk does not take it, it
+// is written once more, and kept in memory as long as there is room.
 func (s *Store) PutDerived(key string, write func(io.Writer) error) error {
 	path, err := s.derivedPath(key)
 	if err != nil {
 		return err
 	}
+	refused := false
+	err = s.putDerived(key, path, func(w io.Writer) error {
+		c := &refusable{w: w}
+		err := write(c)
+		refused = c.err != nil
+		return err
+	}, &refused)
+	if err != nil && refused {
+		return s.derivedInMemory(key, write, s.trouble(err))
+	}
+	return err
+}
+
+// refusable notes when writing fails, as against making what is to be written.
+type refusable struct {
+	w   io.Writer
+	err error
+}
+
+func (r *refusable) Write(p []byte) (n int, err error) {
+	n, err = r.w.Write(p)
+	r.err = err
+	return n, err
+}
+
+// putDerived is PutDerived on disk; refused is set where the disk is to blame.
+func (s *Store) putDerived(key, path string, write func(io.Writer) error, refused *bool) error {
 	temp := s.temp(filepath.Dir(path))
 	f, err := s.disk.Create(temp, 0o644)
 	if err != nil {
+		*refused = true
 		return fmt.Errorf("derived file %s: %w", key, err)
 	}
 	defer s.disk.Remove(temp) // gone after success
@@ -87,8 +119,12 @@ func (s *Store) PutDerived(key string, write func(io.Writer) error) error {
 	err = write(b)
 	if err == nil {
 		err = b.Flush()
+		*refused = err != nil
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if closed := f.Close(); closed != nil {
+		err, *refused = errors.Join(err, closed), true
+	}
+	if err != nil {
 		return fmt.Errorf("derived file %s: %w", key, err)
 	}
 	s.derived.mu.Lock()
@@ -97,6 +133,7 @@ func (s *Store) PutDerived(key string, write func(io.Writer) error) error {
 		return err
 	}
 	if err := s.disk.Rename(temp, path); err != nil {
+		*refused = true
 		return fmt.Errorf("derived file %s: %w", key, err)
 	}
 	if old := s.derived.files[key]; old != nil {

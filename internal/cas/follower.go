@@ -17,7 +17,8 @@ import (
 // only Close may be called from another.
 type Follower struct {
 	g      *Growing
-	f      *disk.File
+	f      *disk.File // nil where the bytes are in memory
+	mem    *memory    // where they are else, and those to come; guarded by Growing.mu
 	off    int64
 	ctx    context.Context // ends waiting reads
 	cancel context.CancelCauseFunc
@@ -27,29 +28,15 @@ var _ chantal.Growing = (*Follower)(nil)
 
 // Follow returns a reader of the file from its start, which stays usable after
 // Commit. Reads that wait end with ctx. The caller closes it. The error is the
-// reason why the file failed, where it has.
+// reason why the file failed, where it has; ErrNotKept where its start is no
+// longer there.
 func (g *Growing) Follow(ctx context.Context) (*Follower, error) {
-	f, err := g.open()
-	if err != nil {
+	f := &Follower{g: g}
+	if err := g.follow(f); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	return &Follower{g: g, f: f, ctx: ctx, cancel: cancel}, nil
-}
-
-// open opens the bytes where they are now: Commit may move them meanwhile.
-func (g *Growing) open() (*disk.File, error) {
-	f, err := g.s.disk.Open(g.temp)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return f, err
-	}
-	// The name goes away before the outcome is known, but not long before.
-	<-g.done
-	if err := g.Err(); err != nil {
-		return nil, err
-	}
-	f, _, err = g.s.Open(g.Blob().Digest)
-	return f, err
+	f.ctx, f.cancel = context.WithCancelCause(ctx)
+	return f, nil
 }
 
 // Read waits for bytes. At the end of the verified file the error is io.EOF.
@@ -64,8 +51,18 @@ func (f *Follower) Read(p []byte) (int, error) {
 	if end {
 		return 0, io.EOF
 	}
-	read, err := f.f.ReadAt(p[:min(int64(len(p)), n)], f.off)
+	from, inMemory, n := f.g.source(f, f.off, min(int64(len(p)), n))
+	if f.f == nil && !inMemory && from == io.ReaderAt(f.f) {
+		return 0, fs.ErrClosed
+	}
+	read, err := from.ReadAt(p[:n], f.off)
+	if inMemory {
+		if gone := f.g.valid(f.off); gone != nil {
+			return 0, gone
+		}
+	}
 	f.off += int64(read)
+	f.g.read(f, f.off)
 	if err == io.EOF { // no longer as long as it was
 		err = io.ErrUnexpectedEOF
 	}
@@ -81,12 +78,22 @@ func (f *Follower) WriteTo(w io.Writer) (int64, error) {
 		if err != nil || end {
 			return sum, err
 		}
+		from, _, n := f.g.source(f, f.off, n)
+		if from != io.ReaderAt(f.f) {
+			c, err := f.copyMemory(w, n)
+			sum += c
+			if err != nil {
+				return sum, err
+			}
+			continue
+		}
 		if _, err := f.f.Seek(f.off, io.SeekStart); err != nil {
 			return sum, err
 		}
 		c, err := io.CopyN(w, f.f, n)
 		sum += c
 		f.off += c
+		f.g.read(f, f.off)
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
@@ -94,6 +101,19 @@ func (f *Follower) WriteTo(w io.Writer) (int64, error) {
 			return sum, err
 		}
 	}
+}
+
+// copyMemory writes at most n bytes to w. What is in memory may be forgotten
+// while it is read, so each piece is looked at again before it goes out.
+func (f *Follower) copyMemory(w io.Writer, n int64) (int64, error) {
+	p := chunks.Get().(*[]byte)
+	defer chunks.Put(p)
+	read, err := f.Read((*p)[:min(n, chunk)])
+	if err != nil {
+		return 0, err
+	}
+	out, err := w.Write((*p)[:read])
+	return int64(out), err
 }
 
 // Seek sets the position of the next Read or WriteTo. It never waits; relative
@@ -116,6 +136,7 @@ func (f *Follower) Seek(offset int64, whence int) (int64, error) {
 		return f.off, fmt.Errorf("seek to %d: %w", offset, fs.ErrInvalid)
 	}
 	f.off = offset
+	f.g.read(f, offset)
 	return offset, nil
 }
 
@@ -140,5 +161,9 @@ func (f *Follower) Wait(ctx context.Context) error {
 // Close ends waiting reads and frees the file. The arriving file goes on.
 func (f *Follower) Close() error {
 	f.cancel(fs.ErrClosed)
+	f.g.leave(f)
+	if f.f == nil {
+		return nil
+	}
 	return f.f.Close()
 }

@@ -48,7 +48,8 @@ func (w Want) ready() (Want, []string, error) {
 
 // Put stores content, which must be what w says, else the error is a
 // *chantal.MismatchError. The blob can be opened at once and becomes durable
-// with the next batch.
+// with the next batch. Where the disk does not take it, it is in memory until
+// then, if there is room; a *chantal.DiskError if not.
 func (s *Store) Put(w Want, content []byte) (Blob, error) {
 	w, aliases, err := w.ready()
 	if err != nil {
@@ -61,29 +62,29 @@ func (s *Store) Put(w Want, content []byte) (Blob, error) {
 		return Blob{}, err
 	}
 	b := Blob{Digest: d, Size: int64(len(content)), Modified: w.Modified}
-	if have, err := s.admit(b, "", aliases); !errors.Is(err, fs.ErrNotExist) {
+	if have, err := s.admit(b, "", nil, aliases); !errors.Is(err, fs.ErrNotExist) {
 		return have, err
 	}
 	temp := s.temp(filepath.Dir(s.blobPath(d)))
 	f, err := s.disk.Create(temp, 0o444)
+	if err == nil {
+		_, err = f.Write(content)
+		if err = errors.Join(err, f.Close()); err != nil {
+			s.disk.Remove(temp)
+		}
+	}
 	if err != nil {
-		return Blob{}, s.diskError(w.Path, err)
+		if b, err = s.putInMemory(b, content, aliases, s.trouble(err)); err != nil {
+			err = fmt.Errorf("storing %s: %w", w.Path, err)
+		}
+		return b, err
 	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Close()); err != nil {
-		s.disk.Remove(temp)
-		return Blob{}, s.diskError(w.Path, err)
-	}
-	return s.admit(b, temp, aliases)
-}
-
-func (s *Store) diskError(path string, err error) error {
-	s.log.Error("storing a file", "path", path, "err", err)
-	return fmt.Errorf("storing %s: %w", path, err)
+	return s.admit(b, temp, nil, aliases)
 }
 
 // Growing is a file that is arriving: one writer fills it, any number of
-// followers read it. All methods are safe for concurrent use.
+// followers read it. When the disk does not take it, it goes on in memory. All
+// methods are safe for concurrent use.
 type Growing struct {
 	s       *Store
 	w       Want
@@ -91,8 +92,8 @@ type Growing struct {
 	temp    string
 	done    chan struct{}
 
-	writing sync.Mutex // held by Write, Commit and Abort
-	f       *disk.Output
+	writing sync.Mutex   // held by Write, Commit and Abort
+	f       *disk.Output // nil in memory
 	hash    pipeline
 
 	mu      sync.Mutex
@@ -102,6 +103,10 @@ type Growing struct {
 	ended   bool
 	blob    Blob
 	err     error
+	spilled spilled
+	follows map[*Follower]int64 // and how far they have read
+
+	moved chan struct{} // signalled when a follower has read something, or leaves
 }
 
 // Create begins a file that has to be what w says. Commit or Abort ends it.
@@ -119,15 +124,17 @@ func (s *Store) Create(w Want) (*Growing, error) {
 			dir = filepath.Dir(s.blobPath(d))
 		}
 	}
-	temp := s.temp(dir)
-	f, err := s.disk.Create(temp, 0o444)
-	if err != nil {
-		return nil, s.diskError(w.Path, err)
-	}
-	return &Growing{
-		s: s, w: w, aliases: aliases, f: f, temp: temp, size: w.Size,
+	g := &Growing{
+		s: s, w: w, aliases: aliases, temp: s.temp(dir), size: w.Size,
 		hash: pipeline{sums: newSums(w.Digests)}, done: make(chan struct{}),
-	}, nil
+		follows: make(map[*Follower]int64), moved: make(chan struct{}, 1),
+	}
+	if g.f, err = s.disk.Create(g.temp, 0o444); err != nil {
+		if err := g.spill(0, err); err != nil {
+			return nil, fmt.Errorf("storing %s: %w", w.Path, err)
+		}
+	}
+	return g, nil
 }
 
 // Write appends p. More bytes than promised end the file with a
@@ -150,17 +157,25 @@ func (g *Growing) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	g.hash.write(p)
-	n, err := g.f.Write(p)
+	if g.f != nil {
+		_, err = g.f.Write(p)
+		if err != nil {
+			err = g.spill(written, err)
+		}
+	}
+	if g.f == nil && err == nil {
+		err = g.writeMemory(p, written)
+	}
 	if err != nil {
-		err = g.s.diskError(g.w.Path, err)
+		err = fmt.Errorf("storing %s: %w", g.w.Path, err)
 		g.fail(err)
-		return n, err
+		return 0, err
 	}
 	g.mu.Lock()
-	g.written += int64(n)
+	g.written += int64(len(p))
 	g.wakeLocked()
 	g.mu.Unlock()
-	return n, nil
+	return len(p), nil
 }
 
 // SetSize tells the size that upstream announced, before the first Write. It
@@ -198,7 +213,8 @@ func (g *Growing) Written() int64 {
 // Commit verifies size and digests. On success the blob can be opened at once
 // and becomes durable with the next batch; otherwise the bytes are dropped and
 // followers get the same error, a *chantal.MismatchError where the content is
-// to blame.
+// to blame. ErrNotKept alone is no failure: followers get the verified file,
+// and the store does not have it.
 func (g *Growing) Commit() (Blob, error) {
 	g.writing.Lock()
 	defer g.writing.Unlock()
@@ -209,21 +225,25 @@ func (g *Growing) Commit() (Blob, error) {
 		return g.blob, err
 	}
 	d, err := g.hash.finish().check(g.w, size, written)
-	if err == nil {
+	if err == nil && g.f != nil {
 		if err = g.f.Close(); err != nil {
-			err = g.s.diskError(g.w.Path, err)
+			err = g.spill(written, err)
 		}
 	}
-	var b Blob
-	if err == nil {
-		b, err = g.s.admit(Blob{Digest: d, Size: written, Modified: g.w.Modified}, g.temp, g.aliases)
+	b := Blob{Digest: d, Size: written, Modified: g.w.Modified}
+	switch {
+	case err != nil:
+	case g.f != nil:
+		b, err = g.s.admit(b, g.temp, nil, g.aliases)
+	default:
+		b, err = g.commitMemory(b)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNotKept) {
 		g.fail(err)
 		return Blob{}, g.Err()
 	}
 	g.end(b, nil)
-	return b, nil
+	return b, err
 }
 
 // Abort drops the bytes; followers get err, which says why. After Commit it
@@ -241,8 +261,11 @@ func (g *Growing) Abort(err error) {
 func (g *Growing) fail(err error) {
 	if g.end(Blob{}, err) {
 		g.hash.finish()
-		g.f.Close()
-		g.s.disk.Remove(g.temp)
+		if g.f != nil {
+			g.f.Close()
+			g.s.disk.Remove(g.temp)
+		}
+		g.leaveMemory()
 	}
 }
 
@@ -307,6 +330,9 @@ func (g *Growing) await(ctx context.Context, off int64) (n int64, end bool, err 
 			err := g.err
 			g.mu.Unlock()
 			return 0, false, err
+		case off < g.spilled.gone && off >= g.spilled.base:
+			g.mu.Unlock()
+			return 0, false, ErrNotKept
 		case limit > off:
 			g.mu.Unlock()
 			return limit - off, false, nil

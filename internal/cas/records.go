@@ -88,6 +88,9 @@ func (s *Store) AppendRecord(log string, v any) error {
 		l.waiting, l.flushing = nil, true
 		l.mu.Unlock()
 		err := s.flushRecords(l, batch)
+		if err != nil {
+			err = s.trouble(err)
+		}
 		for _, b := range batch {
 			b.done <- err
 		}

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"chantal/internal/disk"
+	"chantal/internal/disk/disktest"
 )
 
 func lines(t *testing.T, s *Store, log string) []string {
@@ -114,13 +116,9 @@ func TestADamagedRecordInTheMiddleIsAnError(t *testing.T) {
 }
 
 func TestConcurrentAppendsShareASync(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
-	if err := s.AppendRecord("names", 0); err != nil {
-		t.Fatal(err)
-	}
 	var mu sync.Mutex
 	syncs := 0
-	s.disk.Around = func(op *disk.Op, do func() error) error {
+	s := open(t, t.TempDir(), Options{Disk: disk.Disk{Around: func(op *disk.Op, do func() error) error {
 		if op.Kind == disk.Sync {
 			mu.Lock()
 			syncs++
@@ -128,7 +126,13 @@ func TestConcurrentAppendsShareASync(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 		}
 		return do()
+	}}})
+	if err := s.AppendRecord("names", 0); err != nil {
+		t.Fatal(err)
 	}
+	mu.Lock()
+	syncs = 0
+	mu.Unlock()
 	const n = 100
 	var wg sync.WaitGroup
 	for i := range n {
@@ -148,20 +152,18 @@ func TestConcurrentAppendsShareASync(t *testing.T) {
 }
 
 func TestAFailedAppendLeavesNoRecord(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
+	s, faults, _ := broken(t, Options{})
 	if err := s.AppendRecord("names", 1); err != nil {
 		t.Fatal(err)
 	}
-	s.disk.Around = func(op *disk.Op, do func() error) error {
-		if op.Kind == disk.Sync {
-			return errors.New("I/O error")
-		}
-		return do()
-	}
+	faults.Set(disktest.Fault{Kinds: []disk.Kind{disk.Sync, disk.Truncate}, Skip: 1, Err: syscall.EIO}) // nor can it be cut off again
 	if err := s.AppendRecord("names", 2); err == nil {
 		t.Error("no error")
 	}
-	s.disk.Around = nil
+	if d := cmp.Diff([]string{"1"}, lines(t, s, "names")); d != "" {
+		t.Error(d)
+	}
+	faults.Set()
 	if err := s.AppendRecord("names", 3); err != nil {
 		t.Fatal(err)
 	}

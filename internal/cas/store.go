@@ -54,6 +54,7 @@ type Options struct {
 	SyncEvery  time.Duration // how long a verified blob waits to be made durable at most; 200 ms
 	SyncFiles  int           // that many waiting blobs are made durable at once; 64
 	DerivedMax int64         // bytes that derived files may take together; 2 GiB
+	MemoryMax  int64         // bytes that may be kept in memory together while the disk takes no writes; 256 MiB
 }
 
 // Store is a content-addressed store in one folder. All methods are safe for
@@ -76,7 +77,12 @@ type Store struct {
 	doubt   doubt
 	closed  bool
 	settled map[string]bool // folders that this process has synced, and made no folder in since
-	health  error           // of the last batch
+	health  error           // why the disk takes no writes; nil while it does
+
+	kept       []*memory          // files that the disk did not take, the oldest first
+	inMemory   int64              // bytes reserved for them, and for those that arrive
+	derivedMem map[string]*memory // derived files among them
+	failures   atomic.Int64
 
 	useMu sync.Mutex
 	used  map[chantal.Digest]time.Time
@@ -115,19 +121,23 @@ func Open(dir string, o Options) (*Store, error) {
 	if o.DerivedMax <= 0 {
 		o.DerivedMax = 2 << 30
 	}
+	if o.MemoryMax <= 0 {
+		o.MemoryMax = 256 << 20
+	}
 	var id [6]byte
 	rand.Read(id[:])
 	s := &Store{
 		dir: dir, disk: o.Disk, log: o.Log, o: o, run: hex.EncodeToString(id[:]),
-		pending: make(map[chantal.Digest]*entry),
-		aliases: make(map[string]chantal.Digest),
-		aside:   make(map[chantal.Digest]bool),
-		refused: make(map[chantal.Digest]bool),
-		tidied:  make(chan struct{}),
-		settled: make(map[string]bool),
-		used:    make(map[chantal.Digest]time.Time),
-		wake:    make(chan struct{}, 1),
-		full:    make(chan struct{}, 1),
+		pending:    make(map[chantal.Digest]*entry),
+		aliases:    make(map[string]chantal.Digest),
+		aside:      make(map[chantal.Digest]bool),
+		refused:    make(map[chantal.Digest]bool),
+		tidied:     make(chan struct{}),
+		settled:    make(map[string]bool),
+		derivedMem: make(map[string]*memory),
+		used:       make(map[chantal.Digest]time.Time),
+		wake:       make(chan struct{}, 1),
+		full:       make(chan struct{}, 1),
 	}
 	err := s.layOut()
 	if err == nil {
@@ -186,8 +196,8 @@ func (s *Store) Close() error {
 	return s.Health()
 }
 
-// Health returns the disk error that keeps verified blobs from becoming
-// durable, or nil. They are served all the same, and tried again.
+// Health returns the *chantal.DiskError that keeps files from becoming durable,
+// or nil. They are served all the same, and the disk is tried again.
 func (s *Store) Health() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -254,19 +264,16 @@ func (s *Store) Open(d chantal.Digest) (*disk.File, Blob, error) {
 		return nil, Blob{}, err
 	}
 	for range 4 { // the committer may rename it meanwhile, after a disk error more than once
-		s.mu.RLock()
-		e := s.pending[d]
-		var path string
-		if e != nil {
-			path = e.path
+		f, path, b, err := s.openPending(d)
+		if err != nil || f != nil {
+			return f, b, err
 		}
-		s.mu.RUnlock()
-		if e == nil {
+		if path == "" {
 			break
 		}
-		f, err := s.disk.Open(path)
+		f, err = s.disk.Open(path)
 		if err == nil {
-			return f, e.blob, nil
+			return f, b, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, Blob{}, fmt.Errorf("blob %s: %w", d, cause(err))

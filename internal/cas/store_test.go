@@ -349,11 +349,10 @@ func TestAfterAKill(t *testing.T) {
 
 func TestAFailingDiskIsTriedAgain(t *testing.T) {
 	dir := t.TempDir()
-	s := open(t, dir, Options{SyncEvery: time.Hour})
 	var mu sync.Mutex
-	broken := true
+	broken := false
 	failed := make(map[string]bool)
-	s.disk.Around = func(op *disk.Op, do func() error) error {
+	s := open(t, dir, Options{SyncEvery: time.Hour, Disk: disk.Disk{Around: func(op *disk.Op, do func() error) error {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -365,7 +364,10 @@ func TestAFailingDiskIsTriedAgain(t *testing.T) {
 			t.Errorf("%s is trusted though a sync of it failed", op.Path)
 		}
 		return do()
-	}
+	}}})
+	mu.Lock()
+	broken = true
+	mu.Unlock()
 	data := content(1, 3000)
 	if _, err := s.Put(Want{Size: -1}, data); err != nil {
 		t.Fatal(err)
