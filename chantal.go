@@ -434,3 +434,8 @@ func (e *RefusedError) Error() string { return e.What + ": " + e.Why }
 // ErrOffline is the cause in errors about files that the store lacks while
 // nothing may be fetched.
 var ErrOffline = errors.New("offline, and the store does not have it")
+
+// ErrNotKept means that a file was verified and given to those who followed it
+// from its start, and is not in the store: the disk does not take it, and it is
+// too large for memory. Who comes later has to have it fetched once more.
+var ErrNotKept = errors.New("the disk does not take the file, and it is too large to be kept in memory")

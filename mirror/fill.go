@@ -160,7 +160,11 @@ func (f *flight) open(ctx context.Context) (io.ReadSeekCloser, cas.Blob, error) 
 	select {
 	case <-g.Done():
 		if blob := g.Blob(); blob.Digest != "" {
-			return f.m.openBlob(blob.Digest, blob.Size)
+			content, blob, err := f.m.openBlob(blob.Digest, blob.Size)
+			if err != nil && f.m.Store.Health() != nil {
+				err = chantal.ErrNotKept
+			}
+			return content, blob, err
 		}
 	default:
 	}
@@ -209,6 +213,9 @@ func (f *flight) run(ctx context.Context) error {
 				return nil
 			}
 		}
+		if unstorable(err) {
+			return err
+		}
 		errs.add(err)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -218,6 +225,21 @@ func (f *flight) run(ctx context.Context) error {
 		}
 	}
 	return errs.result(f.promise.Path)
+}
+
+// unstorable reports whether err is about the own disk: other upstreams have
+// nothing better.
+func unstorable(err error) bool {
+	var d *chantal.DiskError
+	return errors.As(err, &d) || errors.Is(err, chantal.ErrNotKept)
+}
+
+// alone returns a flight of its own for what p promises: the one that others
+// share cannot be joined any longer.
+func (r *Repo) alone(p chantal.Promise) *flight {
+	f := newFlight(r.m, r, p, true)
+	r.m.work.Go(func() { f.finish(f.run(r.m.ctx)) })
+	return f
 }
 
 // places returns the URLs where the promised bytes may be.

@@ -211,7 +211,7 @@ func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (stat
 		blob, err := f.take(ctx, resp, nil)
 		f.finish(err)
 		if err != nil {
-			return state{}, err
+			return state{}, t.unstored(err, places, had)
 		}
 		root := chantal.RootFile{Path: t.Name, Digest: blob.Digest, Size: blob.Size, ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: resp.URL, Recent: resp.Recent(m.Now())}
 		t.mu.Lock()
@@ -220,7 +220,17 @@ func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (stat
 		if !had.zero() && had.gen.Roots[0].Digest == blob.Digest {
 			return had, nil
 		}
-		return t.advance(ctx, chantal.Generation{Roots: []chantal.RootFile{root}}, had, resp.Modified)
+		next, err := t.advance(ctx, chantal.Generation{Roots: []chantal.RootFile{root}}, had, resp.Modified)
+		return next, t.unstored(err, places, had)
 	}
 	return state{}, errs.result(t.Name)
+}
+
+// unstored turns an error of the own disk about a file that was never kept into
+// the word that it is to be asked for at upstream.
+func (t *tree) unstored(err error, places []string, had state) error {
+	if had.zero() && unstorable(err) {
+		return &UnkeptError{places, "the disk does not take it"}
+	}
+	return err
 }

@@ -252,6 +252,9 @@ func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*
 			content, blob, err = r.fetching(p).open(ctx)
 		}
 	}
+	if errors.Is(err, chantal.ErrNotKept) && p.Kind == chantal.Artifact {
+		content, blob, err = r.alone(p).open(ctx)
+	}
 	if err != nil {
 		if hit.inRoot && atOdds(err) {
 			r.m.work.Go(func() { r.suspect(hit.tree) })

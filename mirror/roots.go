@@ -64,6 +64,9 @@ func (t *tree) refreshRoots(ctx context.Context, had state) (state, error) {
 		if err == nil {
 			return next, nil
 		}
+		if unstorable(err) {
+			return state{}, err
+		}
 		errs.add(err)
 		if ctx.Err() != nil {
 			break

@@ -87,7 +87,10 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, a *answer) {
 		return
 	}
 	s := choose(r, a.validators(), a.size())
-	if growing, ok := a.content().(chantal.Growing); ok && !a.early(r, s) {
+	growing, arriving := a.content().(chantal.Growing)
+	if early := !arriving || a.early(r, s); !early && passing(r, growing) {
+		s = selection{status: http.StatusOK} // it will never be there to take a part from
+	} else if !early {
 		err := growing.Wait(r.Context())
 		a.file.Close()
 		if err == nil {
@@ -124,6 +127,13 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, a *answer) {
 	default:
 		h.writeWhole(w, r, a)
 	}
+}
+
+// passing reports whether a file that is arriving is forgotten as it is read,
+// for want of disk and memory, so that waiting for all of it gives nothing.
+func passing(r *http.Request, g chantal.Growing) bool {
+	p, ok := g.(interface{ Passing() bool })
+	return ok && p.Passing() && r.ProtoAtLeast(1, 1)
 }
 
 // early reports whether a request can be answered from a file that is still

@@ -60,6 +60,7 @@ func statusOf(err error) (status int, next string) {
 		instant     *mirror.NoInstantError
 		refused     *chantal.RefusedError
 		mismatch    *chantal.MismatchError
+		full        *chantal.DiskError
 		upstream    *chantal.UpstreamError
 		misdirected *MisdirectedError
 	)
@@ -87,6 +88,8 @@ func statusOf(err error) (status int, next string) {
 		return http.StatusForbidden, ""
 	case errors.Is(err, chantal.ErrOffline):
 		return http.StatusGatewayTimeout, "start the server without --offline, with upstream in reach, to fetch it"
+	case errors.As(err, &full), errors.Is(err, chantal.ErrNotKept):
+		return http.StatusServiceUnavailable, "make room on the server's disk, or see what its log says about the disk; then try again, it goes on by itself"
 	case errors.As(err, &mismatch):
 		return http.StatusBadGateway, "upstream is probably being updated: try again; `chantal explain URL` shows what is promised"
 	case errors.As(err, &upstream):

@@ -73,6 +73,7 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 	if n.store, err = cas.Open(env.data, cas.Options{Log: env.log}); err != nil {
 		return n, err
 	}
+	n.metrics.Registry().MustRegister(diskMetrics(n.store)...)
 	if n.catalog, err = catalog.Open(filepath.Join(env.data, "catalog.db"), n.store, catalog.Options{Logger: env.log}); err != nil {
 		return n, err
 	}

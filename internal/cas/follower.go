@@ -28,7 +28,7 @@ var _ chantal.Growing = (*Follower)(nil)
 
 // Follow returns a reader of the file from its start, which stays usable after
 // Commit. Reads that wait end with ctx. The caller closes it. The error is the
-// reason why the file failed, where it has; ErrNotKept where its start is no
+// reason why the file failed, where it has; chantal.ErrNotKept where its start is no
 // longer there.
 func (g *Growing) Follow(ctx context.Context) (*Follower, error) {
 	f := &Follower{g: g}
@@ -156,6 +156,14 @@ func (f *Follower) Wait(ctx context.Context) error {
 	case <-f.ctx.Done():
 		return context.Cause(f.ctx)
 	}
+}
+
+// Passing reports whether the file is forgotten while it is read, so that there
+// will be nothing to open when it is complete.
+func (f *Follower) Passing() bool {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	return f.g.spilled.passing
 }
 
 // Close ends waiting reads and frees the file. The arriving file goes on.

@@ -213,7 +213,7 @@ func (g *Growing) Written() int64 {
 // Commit verifies size and digests. On success the blob can be opened at once
 // and becomes durable with the next batch; otherwise the bytes are dropped and
 // followers get the same error, a *chantal.MismatchError where the content is
-// to blame. ErrNotKept alone is no failure: followers get the verified file,
+// to blame. chantal.ErrNotKept is no failure: followers get the verified file,
 // and the store does not have it.
 func (g *Growing) Commit() (Blob, error) {
 	g.writing.Lock()
@@ -238,7 +238,7 @@ func (g *Growing) Commit() (Blob, error) {
 	default:
 		b, err = g.commitMemory(b)
 	}
-	if err != nil && !errors.Is(err, ErrNotKept) {
+	if err != nil && !errors.Is(err, chantal.ErrNotKept) {
 		g.fail(err)
 		return Blob{}, g.Err()
 	}
@@ -332,7 +332,7 @@ func (g *Growing) await(ctx context.Context, off int64) (n int64, end bool, err 
 			return 0, false, err
 		case off < g.spilled.gone && off >= g.spilled.base:
 			g.mu.Unlock()
-			return 0, false, ErrNotKept
+			return 0, false, chantal.ErrNotKept
 		case limit > off:
 			g.mu.Unlock()
 			return limit - off, false, nil

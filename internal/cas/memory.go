@@ -24,11 +24,6 @@ const (
 	probeSize  = 256 << 10        // bytes that a disk has to take before it is trusted again
 )
 
-// ErrNotKept means that a file was verified and given to those who followed it
-// from its start, and is not in the store: the disk did not take it, and it is
-// too large for memory. Who comes later has to fetch it once more.
-var ErrNotKept = errors.New("the disk did not take the file, and it is too large to keep in memory")
-
 // memory is a file that the disk did not take. The last to release it closes
 // it.
 type memory struct {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"time"
 
+	"chantal"
 	"chantal/internal/disk"
 )
 
@@ -105,13 +106,13 @@ func (g *Growing) room(end int64) error {
 		case fits:
 			return nil
 		case nobody && gone > sp.base:
-			return ErrNotKept // those who began have left, and nobody else can begin
+			return chantal.ErrNotKept // those who began have left, and nobody else can begin
 		}
 		select {
 		case <-g.moved:
 		case <-timer.C:
 			if nobody {
-				return ErrNotKept
+				return chantal.ErrNotKept
 			}
 			g.mu.Lock()
 			for f, off := range g.follows {
@@ -129,7 +130,7 @@ func (g *Growing) room(end int64) error {
 func (g *Growing) commitMemory(b Blob) (Blob, error) {
 	if g.spilled.passing {
 		g.leaveMemory()
-		return b, ErrNotKept
+		return b, chantal.ErrNotKept
 	}
 	g.spilled.left = true
 	return g.s.admit(b, "", g.spilled.mem, g.aliases)
@@ -154,7 +155,7 @@ func (g *Growing) follow(f *Follower) error {
 		case g.err != nil:
 			err = g.err
 		case sp.mem != nil && sp.passing && (sp.left || sp.gone > sp.base):
-			err = ErrNotKept
+			err = chantal.ErrNotKept
 		case sp.mem != nil && !sp.left:
 			f.mem = sp.mem.hold()
 			g.follows[f] = 0
@@ -192,7 +193,7 @@ func (g *Growing) open(f *Follower, ended bool) error {
 	}
 	delete(g.follows, f)
 	if ended && g.spilled.mem != nil && errors.Is(err, fs.ErrNotExist) {
-		err = ErrNotKept // it was in memory, and had to leave
+		err = chantal.ErrNotKept // it was in memory, and had to leave
 	}
 	return err
 }
@@ -239,7 +240,7 @@ func (g *Growing) valid(off int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if off < g.spilled.gone {
-		return ErrNotKept
+		return chantal.ErrNotKept
 	}
 	return nil
 }

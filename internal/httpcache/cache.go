@@ -221,6 +221,9 @@ func (c *Cache) follow(ctx context.Context, f *flight, q *query) (*Answer, error
 		return nil, err
 	}
 	content, err := f.arriving.Follow(ctx)
+	if errors.Is(err, chantal.ErrNotKept) {
+		return c.pass(ctx, q)
+	}
 	if err != nil {
 		return nil, err
 	}
