@@ -43,7 +43,8 @@ type Options struct {
 // not there in Options.Timeout; and on a body that, while it is being read,
 // brings less than 1 KiB a second for that long. An origin that answered 429 or
 // 503 with Retry-After (RFC 9110, 10.2.3) is not asked again, by anybody and for
-// anything, before that time has passed, at most ten minutes.
+// anything, before that time has passed, at most ten minutes; one that could not
+// be connected to in a second or more, not for 15 s by those who have a fallback.
 type Client struct {
 	o         Options
 	transport *http.Transport
@@ -198,7 +199,7 @@ func (c *Client) ask(ctx context.Context, r *Request, start, u *url.URL) (*excha
 	if err != nil {
 		return nil, err
 	}
-	if err := c.holds.check(u); err != nil {
+	if err := c.holds.check(u, r.Fallback); err != nil {
 		return nil, err
 	}
 	if u == start {
@@ -206,9 +207,11 @@ func (c *Client) ask(ctx context.Context, r *Request, start, u *url.URL) (*excha
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(c.o.Timeout, func() { cancel(silence(c.o.Timeout)) })
+	started := time.Now()
 	resp, err := c.transport.RoundTrip(req.WithContext(ctx))
 	timer.Stop()
 	if err != nil {
+		c.holds.failed(u, err, time.Since(started))
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
@@ -356,6 +359,9 @@ func drain(body io.ReadCloser) {
 func failure(ctx context.Context, shown string, err error) error {
 	if refused := (*chantal.RefusedError)(nil); errors.As(err, &refused) {
 		return refused
+	}
+	if known := (*chantal.UpstreamError)(nil); errors.As(err, &known) {
+		return known
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("fetching %s: %w", shown, ctx.Err())

@@ -55,7 +55,7 @@ func TestAnOriginThatWantsPeaceIsNotAskedByAnybody(t *testing.T) {
 				started := time.Now()
 				_, err := Retry(5, time.Minute, nil)(c).Fetch(t.Context(), &r)
 				var ue *chantal.UpstreamError
-				if !errors.As(err, &ue) || ue.Status != 0 || !strings.Contains(err.Error(), fmt.Sprintf("answered %d", status)) {
+				if !errors.As(err, &ue) || ue.Status != 0 || !strings.Contains(err.Error(), fmt.Sprintf("answered %d", status)) || strings.Count(err.Error(), "upstream") != 1 {
 					t.Errorf("%s: error %v, want an UpstreamError that tells of the %d", r.URL, err, status)
 				}
 				if took := time.Since(started); took > time.Second {
@@ -84,6 +84,30 @@ func TestAShortPeaceIsWaitedFor(t *testing.T) {
 	resp, _, err := get(t, Retry(5, time.Minute, nil)(c), &Request{URL: b.URL})
 	if took := time.Since(started); err != nil || resp.Status != 200 || took < time.Second || b.asked.Load() != 2 {
 		t.Errorf("%+v, %v after %s, asked %d times; want the file after a second", resp, err, took, b.asked.Load())
+	}
+}
+
+func TestAnOriginThatCannotBeReachedCostsTimeOnce(t *testing.T) {
+	addr, open := deaf(t)
+	c := newClient(t, Options{Timeout: 4 * time.Second})
+	fetch := func(fallback bool) (time.Duration, error) {
+		started := time.Now()
+		_, _, err := get(t, Retry(5, time.Minute, nil)(c), &Request{URL: "http://" + addr, Fallback: fallback})
+		return time.Since(started), err
+	}
+	for i, fallback := range []bool{true, true, false, true} {
+		took, err := fetch(fallback)
+		var ue *chantal.UpstreamError
+		if slow := i == 0 || !fallback; !errors.As(err, &ue) || ue.Status != 0 || strings.Contains(err.Error(), "moment ago") == slow || slow != (took > time.Second) {
+			t.Errorf("request %d, fallback %v: %v after %s; want it to take its time: %v", i, fallback, err, took, slow)
+		}
+	}
+	open()
+	if _, err := fetch(false); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+	if _, err := fetch(true); err != nil {
+		t.Errorf("after it answered: %v", err)
 	}
 }
 
@@ -118,15 +142,15 @@ func TestHowLongAnOriginIsLeftInPeace(t *testing.T) {
 				h.note(u, &http.Response{StatusCode: tc.status, Header: tc.header()})
 				if tc.want > 0 {
 					time.Sleep(tc.want - 1)
-					if h.check(u) == nil {
+					if h.check(u, false) == nil {
 						t.Errorf("asked before %s", tc.want)
 					}
-					if err := h.check(mustURL(t, "https://mirror.example.org/")); err != nil {
+					if err := h.check(mustURL(t, "https://mirror.example.org/"), true); err != nil {
 						t.Errorf("https is another origin: %v", err)
 					}
 					time.Sleep(1)
 				}
-				if err := h.check(u); err != nil {
+				if err := h.check(u, true); err != nil {
 					t.Errorf("after %s: %v", tc.want, err)
 				}
 			})

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -241,12 +242,16 @@ func TestTLSThatDoesNotComeAboutEndsSoonAndIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-func TestAHostThatDoesNotAcceptIsGivenUp(t *testing.T) {
+// deaf returns the address of a listener whose queue is full. open makes it
+// answer.
+func deaf(t *testing.T) (addr string, open func()) {
+	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { syscall.Close(fd) })
+	file := os.NewFile(uintptr(fd), "listener")
+	t.Cleanup(func() { file.Close() })
 	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -254,16 +259,29 @@ func TestAHostThatDoesNotAcceptIsGivenUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
-	for full := false; !full; { // the queue of the listener
+	addr = fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
+	for full := false; !full; {
 		conn, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
 		if full = err != nil; !full {
 			t.Cleanup(func() { conn.Close() })
 		}
 	}
+	return addr, func() {
+		l, err := net.FileListener(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+		go srv.Serve(l)
+		t.Cleanup(func() { srv.Close() })
+	}
+}
+
+func TestAHostThatDoesNotAcceptIsGivenUp(t *testing.T) {
+	addr, _ := deaf(t)
 	const timeout = 3 * time.Second
 	started := time.Now()
-	_, err = Retry(5, time.Minute, nil)(newClient(t, Options{Timeout: timeout})).Fetch(t.Context(), &Request{URL: "http://" + addr})
+	_, err := Retry(5, time.Minute, nil)(newClient(t, Options{Timeout: timeout})).Fetch(t.Context(), &Request{URL: "http://" + addr})
 	if ue := (*chantal.UpstreamError)(nil); !errors.As(err, &ue) || time.Since(started) > timeout*2/3 {
 		t.Errorf("%v after %s; want an UpstreamError after one dial of a third of %s", err, time.Since(started), timeout)
 	}
