@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -240,14 +239,7 @@ func TestAThousandSlowReaders(t *testing.T) {
 // is not asked once for each of them.
 func TestAFailedFillIsNotRepeatedByAllWhoWaited(t *testing.T) {
 	b := newBench(t, testenv.Package{Name: "gone", Version: "1.0", Size: 1 << 20})
-	config := "download: {retries: 2}\n"
-	old, err := os.ReadFile(filepath.Join(b.dir, "chantal.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(b.dir, "chantal.yaml"), append(old, config...), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	b.configure(t, fmt.Sprintf("download: {retries: 2}\nrepos:\n  - {name: debian, type: apt, upstream: [%q]}\n", b.server.URL()+"/debian"))
 	b.serve(t)
 	b.update(t)
 	const path = "pool/main/g/gone/gone_1.0_all.deb"

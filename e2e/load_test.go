@@ -57,11 +57,16 @@ func newBench(t *testing.T, packages ...testenv.Package) *bench {
 	for _, p := range packages {
 		b.want[repo.PoolPath(p)] = sha256.Sum256(files[repo.PoolPath(p)].Content)
 	}
-	config := fmt.Sprintf("repos:\n  - {name: debian, type: apt, upstream: [%q]}\n", server.URL()+"/debian")
+	b.configure(t, fmt.Sprintf("repos:\n  - {name: debian, type: apt, upstream: [%q]}\n", server.URL()+"/debian"))
+	return b
+}
+
+// configure writes the configuration that serve is started with.
+func (b *bench) configure(t *testing.T, config string) {
+	t.Helper()
 	if err := os.WriteFile(filepath.Join(b.dir, "chantal.yaml"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return b
 }
 
 // serve starts chantal on the bench's data folder; the caller ends it.

@@ -7,7 +7,7 @@ venv=${1:?usage: test-deps.sh VENV}
 
 declare -A package=(
 	[gcc]=gcc [dnf]=dnf [createrepo_c]=createrepo-c [apt-ftparchive]=apt-utils [rpm]=rpm [rpmbuild]=rpm
-	[gpg]=gnupg [gpgv]=gpgv [xz]=xz-utils [zstd]=zstd [bzip2]=bzip2 [curl]=curl [git]=git [dpkg-deb]=dpkg
+	[gpg]=gnupg [gpgv]=gpgv [xz]=xz-utils [zstd]=zstd [bzip2]=bzip2 [curl]=curl [git]=git [dpkg-deb]=dpkg [zckdl]=zchunk
 )
 missing=()
 for program in "${!package[@]}"; do

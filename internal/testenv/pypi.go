@@ -20,8 +20,9 @@ const simpleHTML = "text/html; charset=utf-8"
 // PyPI is an index: project pages under simple/ and files under files/. Not
 // safe for concurrent use; what Publish returned is never changed.
 type PyPI struct {
-	HTMLOnly bool   // pages in HTML alone, whatever Accept says
-	Host     string // "http://127.0.0.1:PORT/files/" where another server has the files; empty for relative links
+	HTMLOnly   bool   // pages in HTML alone, whatever Accept says
+	NoMetadata bool   // no METADATA of wheels beside them
+	Host       string // "http://127.0.0.1:PORT/files/" where another server has the files; empty for relative links
 
 	releases map[string][]upload // by normalised name, oldest first
 	at       time.Time
@@ -106,7 +107,7 @@ func (i *PyPI) Publish() (Files, error) {
 		for _, u := range uploads {
 			at := FilePath(u.Name, u.Content)
 			files[at] = File{Content: u.Content, Modified: u.Uploaded}
-			if u.Metadata != nil {
+			if u.Metadata != nil && !i.NoMetadata {
 				files[at+".metadata"] = File{Content: u.Metadata, Modified: u.Uploaded}
 			}
 		}
@@ -153,7 +154,7 @@ func (i *PyPI) page(name string, uploads []upload) (File, error) {
 			f.Yanked = u.Yanked
 			attributes += fmt.Sprintf(` data-yanked="%s"`, html.EscapeString(u.Yanked))
 		}
-		if u.Metadata != nil {
+		if u.Metadata != nil && !i.NoMetadata {
 			f.CoreMetadata = map[string]string{"sha256": sha256hex(u.Metadata)}
 			attributes += fmt.Sprintf(` data-core-metadata="sha256=%s"`, sha256hex(u.Metadata))
 		}
