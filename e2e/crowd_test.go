@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -123,18 +125,34 @@ func (c *comparer) Write(p []byte) (int, error) {
 const crowdSize = 1000
 
 func TestAThousandClientsOfOneColdFile(t *testing.T) {
-	b := newBench(t, testenv.Package{Name: "large", Version: "1.0", Size: 50 << 20})
-	p := b.serve(t)
-	b.update(t)
-	paths := make([]string, crowdSize)
-	for i := range paths {
-		paths[i] = "pool/main/l/large/large_1.0_all.deb"
-	}
-	began := time.Now()
-	b.crowd(t, paths)
-	b.report(t, p, began, 300)
-	if got := b.server.Count("/debian/" + paths[0]); got != 1 {
-		t.Errorf("upstream got %d requests, want 1", got)
+	for name, test := range map[string]struct {
+		size  int
+		fault testenv.Fault
+	}{
+		"as fast as can be":     {50 << 20, ""},
+		"upstream is slow":      {2 << 20, testenv.Slow},
+		"upstream breaks off":   {2 << 20, testenv.Truncate},
+		"nobody knows its size": {2 << 20, testenv.Chunked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, testenv.Package{Name: "large", Version: "1.0", Size: test.size})
+			p := b.serve(t)
+			b.update(t)
+			const path = "pool/main/l/large/large_1.0_all.deb"
+			want := 1
+			if test.fault == testenv.Truncate {
+				want = 2 // the second goes on where the first broke off
+				b.server.Fail(test.fault, "/debian/pool/", 1)
+			} else if test.fault != "" {
+				b.server.Fail(test.fault, "/debian/pool/", -1)
+			}
+			began := time.Now()
+			b.crowd(t, slices.Repeat([]string{path}, crowdSize))
+			b.report(t, p, began, 150)
+			if got := b.server.Count("/debian/" + path); got != want {
+				t.Errorf("upstream got %d requests, want %d", got, want)
+			}
+		})
 	}
 }
 
@@ -152,7 +170,7 @@ func TestAThousandClientsOfAThousandColdFiles(t *testing.T) {
 	}
 	began := time.Now()
 	b.crowd(t, paths)
-	b.report(t, p, began, 300)
+	b.report(t, p, began, 200)
 	if got := b.server.Count("/debian/pool/"); got != crowdSize {
 		t.Errorf("upstream got %d requests, want %d", got, crowdSize)
 	}
@@ -222,7 +240,7 @@ func TestAThousandSlowReaders(t *testing.T) {
 		t.Errorf("a client beside them: %v, same bytes %v", err, got == b.want[path])
 	}
 	t.Logf("a client beside them had all %.1f s after they began", time.Since(began).Seconds())
-	b.report(t, p, began, 300)
+	b.report(t, p, began, 200)
 	cancel()
 	readers.Wait()
 	if got := b.server.Count("/debian/" + path); got != 1 {
@@ -269,4 +287,47 @@ func TestAFailedFillIsNotRepeatedByAllWhoWaited(t *testing.T) {
 	if got, err := b.sum(t.Context(), path); err != nil || got != b.want[path] {
 		t.Errorf("once upstream is back: %v, same bytes %v", err, got == b.want[path])
 	}
+}
+
+// Where few files may be open, clients wait for each other and nothing fails.
+func TestClientsWaitWhereFewFilesMayBeOpen(t *testing.T) {
+	var packages []testenv.Package
+	for i := range 50 {
+		packages = append(packages, testenv.Package{Name: fmt.Sprintf("p%03d", i), Version: "1.0", Size: 300_000})
+	}
+	b := newBench(t, packages...)
+	real := binary()
+	b.fewFiles(t, real, 300)
+	p := b.serve(t)
+	b.update(t)
+	var paths []string
+	for path := range b.want {
+		paths = append(paths, slices.Repeat([]string{path}, 10)...)
+	}
+	b.crowd(t, paths)
+	if log := p.tail(); !strings.Contains(log, "few files may be open") || strings.Contains(log, "too many open files") {
+		t.Errorf("the log says:\n%s", log)
+	}
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.fewFiles(t, real, 200)
+	refused, err := startServe(b.listen, filepath.Join(b.dir, "refused.log"), []string{"HOME=" + b.dir}, "--data", filepath.Join(b.dir, "data"))
+	if err == nil {
+		refused.kill()
+		t.Fatal("serve runs with 200 open files at most")
+	}
+	if !strings.Contains(err.Error(), "only 200 files may be open") {
+		t.Errorf("serve says %v", err)
+	}
+}
+
+// fewFiles lets the program, as serve, have no more than n files open.
+func (b *bench) fewFiles(t *testing.T, program string, n int) {
+	t.Helper()
+	limited := filepath.Join(b.dir, "limited-"+strconv.Itoa(n))
+	if err := os.WriteFile(limited, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d\nexec %s \"$@\"\n", n, program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CHANTAL_E2E_BINARY", limited)
 }

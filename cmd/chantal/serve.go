@@ -103,8 +103,9 @@ const (
 )
 
 // connections returns how many connections clients may have open, so that no
-// file of theirs or ours fails to open: each takes one descriptor for itself
-// and one for what it is sent. The Go runtime has raised the soft limit already.
+// file of theirs or ours fails to open: each takes one descriptor for itself,
+// one for the index that its request is looked up in, and one for what it is
+// sent. The Go runtime has raised the soft limit already.
 func connections() (int, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -113,7 +114,7 @@ func connections() (int, error) {
 	if limit.Cur < 2*ownFiles {
 		return 0, &failure{Message: fmt.Sprintf("only %d files may be open, which is too few", limit.Cur), Next: fmt.Sprintf("raise the limit to %d or more (ulimit -n, LimitNOFILE=)", 8*ownFiles)}
 	}
-	return int(min(limit.Cur-ownFiles, 1<<20) / 2), nil
+	return int(min(limit.Cur-ownFiles, 1<<20) / 3), nil
 }
 
 // listenSocket opens the socket that commands use. The lock is held, so a file
