@@ -93,6 +93,9 @@ func statusOf(err error) (status int, next string) {
 	case errors.As(err, &mismatch):
 		return http.StatusBadGateway, "upstream is probably being updated: try again; `chantal explain URL` shows what is promised"
 	case errors.As(err, &upstream):
+		if upstream.Status == http.StatusLoopDetected {
+			return http.StatusLoopDetected, "the upstream leads back to this server: check its URL, and the proxy it is reached by"
+		}
 		if upstream.Status != 0 && upstream.Err != nil {
 			return http.StatusBadGateway, "upstream answers, but not with what a repository has there; `chantal status` shows the last errors"
 		}
@@ -138,7 +141,9 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 func writeProblem(w http.ResponseWriter, r *http.Request, p problem) {
 	header := w.Header()
 	for key := range header {
-		delete(header, key)
+		if key != "Connection" {
+			delete(header, key)
+		}
 	}
 	body := []byte(fmt.Sprintf("%d %s: %s (id %s)\n", p.Status, p.Title, strings.ReplaceAll(p.Detail, "\n", " "), p.ID))
 	kind := "text/plain; charset=utf-8"

@@ -42,7 +42,11 @@ func (h *Handler) other(r *http.Request, t *target) (*answer, error) {
 	if final, err := lastForward(r); final != nil || err != nil {
 		return final, err
 	}
-	return &answer{handler: h.pass(t.upstream(r))}, nil
+	to, err := asSpelled(t.upstream(r))
+	if err != nil {
+		return nil, err
+	}
+	return &answer{handler: h.pass(to)}, nil
 }
 
 // cached answers from the HTTP cache. packaged says that the URL names a
@@ -130,13 +134,12 @@ func redacted(raw string) string {
 }
 
 // pass hands a request on as it is, but for what concerns one connection only.
-func (h *Handler) pass(upstream string) http.Handler {
+func (h *Handler) pass(to *url.URL) http.Handler {
 	return &httputil.ReverseProxy{
 		Transport: h.Pass,
 		ErrorLog:  slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL = asSpelled(upstream)
-			p.Out.Host = p.Out.URL.Host
+			p.Out.URL, p.Out.Host = to, to.Host
 			p.Out.Header.Set("Via", strings.Join(append(p.In.Header.Values("Via"), h.via), ", "))
 			// It is no use to offer a protocol to upstream that the answer
 			// cannot be switched to here.
@@ -147,14 +150,14 @@ func (h *Handler) pass(upstream string) http.Handler {
 			resp.Header.Set("Via", strings.Join(append(resp.Header.Values("Via"), h.via), ", "))
 			resp.Header.Set("Cache-Status", "chantal; fwd=method")
 			if !safe(resp.Request.Method) && resp.StatusCode < 400 {
-				h.Cache.Invalidate("", upstream, resp.Header)
+				h.Cache.Invalidate("", to.Scheme+"://"+to.Host+to.RequestURI(), resp.Header)
 			}
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			var refused *chantal.RefusedError
 			if !errors.As(err, &refused) {
-				err = &chantal.UpstreamError{URL: redacted(upstream), Err: err}
+				err = &chantal.UpstreamError{URL: to.Redacted(), Err: err}
 			}
 			h.fail(w, r, err)
 		},
@@ -166,14 +169,17 @@ func safe(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions || method == http.MethodTrace
 }
 
-// asSpelled parses a URL so that path and query are sent byte for byte.
-func asSpelled(raw string) *url.URL {
-	scheme, rest, _ := strings.Cut(raw, "://")
-	host, path, _ := strings.Cut(rest, "/")
-	path, query, asked := strings.Cut("/"+path, "?")
-	u := &url.URL{Scheme: scheme, Host: host, Opaque: path, RawQuery: query, ForceQuery: asked && query == ""}
-	if strings.HasPrefix(path, "//") {
-		u.Opaque = "//" + host + path // net/url puts the scheme before it
+// asSpelled parses a URL so that path and query are sent byte for byte, also
+// where net/url would escape otherwise.
+func asSpelled(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, &statusError{http.StatusBadRequest, "the URL cannot be read"}
 	}
-	return u
+	_, rest, _ := strings.Cut(raw, "://")
+	path, _, _ := strings.Cut(strings.TrimPrefix(rest, u.Host), "?")
+	if u.EscapedPath() != path {
+		u.Opaque = path
+	}
+	return u, nil
 }

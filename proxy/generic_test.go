@@ -93,6 +93,9 @@ func (s *site) wants(o *origin, what, path, body, state string, asked []string, 
 	if diff := cmp.Diff(asked, o.requests()); diff != "" {
 		s.t.Errorf("%s: requests upstream (-want +got):\n%s", what, diff)
 	}
+	if g.header.Get("Chantal-Ref") == "" && state == fresh {
+		s.kept(s.t.(*testing.T), func(name, value string) int { return s.direct(path, name, value).status })
+	}
 	// Until its arrival has been observed, a file has no generation.
 	for n := 0; g.header.Get("Chantal-Ref") != "" && g.header.Get("Chantal-Generation") == ""; n++ {
 		if n == 1000 {

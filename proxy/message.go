@@ -25,6 +25,8 @@ func (h *Handler) checkMessage(r *http.Request) error {
 		}
 	}
 	switch {
+	case r.ProtoMajor != 1:
+		return &statusError{http.StatusHTTPVersionNotSupported, "only HTTP/1.1 and HTTP/1.0 are spoken here"}
 	case (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.ContentLength != 0:
 		return &statusError{http.StatusBadRequest, "a " + r.Method + " request has no content"}
 	case strings.Contains(r.RequestURI, "#"):

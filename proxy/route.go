@@ -337,6 +337,10 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !h.Connect.Intercepts(r.Host) {
+		if h.Mirror.Offline {
+			h.fail(w, r, &chantal.UpstreamError{URL: "https://" + r.Host, Err: chantal.ErrOffline})
+			return
+		}
 		refusal := ""
 		switch {
 		case parsed.Name != snapshot.Live:

@@ -46,9 +46,10 @@ type site struct {
 	addr    string // of the listener without a ref
 	egress  *fetch.Egress
 
-	mu     sync.Mutex
-	at     time.Time
-	origin *url.URL // what o.example.org leads to, over http and https; nil for nothing
+	mu      sync.Mutex
+	at      time.Time
+	offline bool
+	origin  *url.URL // what o.example.org leads to, over http and https; nil for nothing
 }
 
 func (s *site) now() time.Time {
@@ -124,9 +125,12 @@ func (s *site) source() fetch.Source {
 		s.t.Fatal(err)
 	}
 	egress.AllowHosts(u.Host)
-	client := fetch.New(fetch.Options{Egress: egress, Timeout: 5 * time.Second})
+	client := fetch.New(fetch.Options{Egress: egress, Timeout: 5 * time.Second, Via: "1.1 chantal-test"})
 	s.t.Cleanup(client.CloseIdleConnections)
 	return fetch.SourceFunc(func(ctx context.Context, r *fetch.Request) (*fetch.Response, error) {
+		if s.isOffline() {
+			return fetch.Offline()(client).Fetch(ctx, r)
+		}
 		u, err := url.Parse(r.URL)
 		if err != nil || !strings.HasSuffix(u.Host, ".example.org") {
 			return client.Fetch(ctx, r)
@@ -164,6 +168,34 @@ func (s *site) serveOrigin(h http.HandlerFunc) {
 	s.origin = u
 }
 
+// kept waits until the answer to a request is in the HTTP cache, which it is
+// only after the first client has got the end of it. ask asks with the field
+// given.
+func (s *site) kept(t *testing.T, ask func(name, value string) (status int)) {
+	t.Helper()
+	for range 2000 {
+		if ask("Cache-Control", "only-if-cached") == http.StatusOK {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal("an answer is never kept")
+}
+
+// goOffline makes the site answer from what it has.
+func (s *site) goOffline() {
+	s.mirror.Offline = true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offline = true
+}
+
+func (s *site) isOffline() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.offline
+}
+
 func (s *site) originURL() *url.URL {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,8 +204,9 @@ func (s *site) originURL() *url.URL {
 
 // pass is the way of requests that are passed on unchanged.
 func (s *site) pass(r *http.Request) (*http.Response, error) {
-	led := *r
-	led.URL = &url.URL{Scheme: "http", Host: s.originURL().Host, Opaque: r.URL.Opaque, RawQuery: r.URL.RawQuery}
+	led, to := *r, *r.URL
+	to.Scheme, to.Host = "http", s.originURL().Host
+	led.URL = &to
 	return http.DefaultTransport.RoundTrip(&led)
 }
 
