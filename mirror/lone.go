@@ -39,15 +39,15 @@ func verdict(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.As(err, &unkept)
 }
 
-// gone reports whether upstream said of a lone file that there is none to give
-// out any longer. The caller holds t.mu.
-func (t *tree) gone() bool { return t.opaque && verdict(t.err) }
+// gone reports whether upstream has said of a lone file that there is none to
+// give out any longer, and nothing else since. The caller holds t.mu.
+func (t *tree) gone() bool { return t.opaque && t.removed }
 
 // lifetime is how long upstream's last word on the tree holds. The caller
 // holds t.mu.
 func (t *tree) lifetime() time.Duration {
 	switch {
-	case t.gone():
+	case t.opaque && verdict(t.err):
 		return min(negative, t.repo.Refresh)
 	case t.opaque && t.told:
 		return t.fresh

@@ -56,6 +56,8 @@ type tree struct {
 	fresh  time.Duration    // how long upstream's last answer holds, if
 	told   bool             // it said so
 
+	removed bool // upstream's last word was that there is no such file, or none to keep
+
 	lacking map[string]time.Time // by path: since when upstream does not deliver what belongs to its newest state
 }
 
@@ -168,7 +170,7 @@ func (t *tree) await(ctx context.Context, run *refresh, had state, wait time.Dur
 
 // due reports whether upstream is to be asked again. The caller holds t.mu.
 func (t *tree) due(now time.Time, force bool) bool {
-	if t.fails > 0 && t.gone() {
+	if t.fails > 0 && t.opaque && verdict(t.err) {
 		since := now.Sub(t.failed)
 		return since >= t.lifetime() || force && since >= time.Second
 	}
@@ -210,12 +212,13 @@ func (t *tree) finish(run *refresh, had, next state, err error) {
 	run.err = err
 	if err != nil {
 		t.failed, t.err = m.Now(), err
+		t.removed = t.removed || verdict(err)
 		t.fails++
 		if m.ctx.Err() == nil && !verdict(err) {
 			m.Log.Warn("refresh failed", "repo", t.repo.Name, "tree", t.Name, "generation", had.Generation, "error", err)
 		}
 	} else {
-		t.failed, t.fails, t.err = time.Time{}, 0, nil
+		t.failed, t.fails, t.err, t.removed = time.Time{}, 0, nil, false
 		t.checked = m.Now()
 		t.head, t.loaded = next, true
 		if next.Generation != had.Generation || next.Observed != had.Observed {

@@ -161,6 +161,12 @@ func TestGenericFilesThatAreNotThere(t *testing.T) {
 	s.direct("/files/none").wantProblem(t, "gone for a while", 404)
 	s.advance(10 * time.Second)
 	s.wants(o, "back", "/files/none", "back", fresh, []string{"GET /pub/none if", "GET /pub/none if"})
+	o.remove("/pub/none")
+	s.advance(time.Minute)
+	s.direct("/files/none").wantProblem(t, "gone for good", 404)
+	s.serveOrigin(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	s.advance(time.Minute)
+	s.direct("/files/none").wantProblem(t, "gone, and upstream down", 503)
 }
 
 func TestGenericFilesThatUpstreamForbidsToKeep(t *testing.T) {
