@@ -304,10 +304,12 @@ func (f *field) cycle(t *testing.T, n int) {
 		random := rand.New(rand.NewPCG(f.random.Uint64(), 5))
 		work.Go(func() { f.browse(ctx, t, random) })
 	}
-	if n%2 == 0 {
+	life := 250
+	if n%3 == 0 {
 		work.Go(func() { f.freeze(ctx, fmt.Sprintf("s%04d", n)) })
+		life = 1000
 	}
-	time.Sleep(time.Duration(f.random.IntN(250)) * time.Millisecond)
+	time.Sleep(time.Duration(f.random.IntN(life)) * time.Millisecond)
 	p.kill()
 	cancel()
 	work.Wait()
