@@ -13,6 +13,7 @@ import (
 	"chantal"
 	"chantal/internal/cas"
 	"chantal/internal/catalog"
+	"chantal/internal/disk/disktest"
 	"chantal/internal/sign"
 	"chantal/internal/testenv"
 	"chantal/plugins/apt"
@@ -35,6 +36,7 @@ type world struct {
 	store   *cas.Store
 	catalog *catalog.Catalog
 	m       *Mirror
+	faults  disktest.Faults // of the disk
 }
 
 // newWorld lets the test, of which it is the only one, run beside others: most
@@ -51,10 +53,10 @@ func newWorld(t *testing.T) *world {
 func (w *world) start(now func() time.Time, offline bool) {
 	w.t.Helper()
 	var err error
-	if w.store, err = cas.Open(w.dir, cas.Options{SyncEvery: 5 * time.Millisecond}); err != nil {
+	if w.store, err = cas.Open(w.dir, cas.Options{SyncEvery: 5 * time.Millisecond, Disk: w.faults.Disk()}); err != nil {
 		w.t.Fatal(err)
 	}
-	if w.catalog, err = catalog.Open(filepath.Join(w.dir, "catalog.db"), w.store, catalog.Options{Now: now}); err != nil {
+	if w.catalog, err = catalog.Open(filepath.Join(w.dir, "catalog.db"), w.store, catalog.Options{Now: now, Disk: w.faults.Disk()}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.m = New(Options{

@@ -7,9 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"chantal"
 )
 
 var (
@@ -28,7 +32,8 @@ type rows struct {
 }
 
 // update runs f in a transaction that writes: the only way to change the
-// database. Where f changes nothing, nothing is written.
+// database. Where f changes nothing, nothing is written. What the disk refuses
+// is a *chantal.DiskError.
 func (c *Catalog) update(f func(*rows) error) error {
 	err := c.disk.Update(c.path, func() error {
 		return c.db.Update(func(tx *bolt.Tx) error {
@@ -43,8 +48,12 @@ func (c *Catalog) update(f func(*rows) error) error {
 			return tx.Bucket(bktMeta).Put(keySum, r.sum[:])
 		})
 	})
-	if errors.Is(err, errUnchanged) {
+	var disk syscall.Errno
+	switch {
+	case errors.Is(err, errUnchanged):
 		return nil
+	case errors.As(err, &disk):
+		return &chantal.DiskError{Dir: filepath.Dir(c.path), Full: disk == syscall.ENOSPC || disk == syscall.EDQUOT, Err: disk}
 	}
 	return err
 }
