@@ -1,62 +1,56 @@
 package testenv
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"path"
-	"slices"
-	"strconv"
 	"strings"
-	"time"
 )
 
 // Fault is a way to answer wrongly. Each also works as the first segment of a
 // URL's path.
 type Fault string
 
-// The faults. Those that are numbers answer with that status and a line of
-// text.
-const (
-	NotFound    Fault = "404"
-	Gone        Fault = "410"
-	Forbidden   Fault = "403"
-	TooMany     Fault = "429"
-	Internal    Fault = "500"
-	Unavailable Fault = "503"
+// Harm is what a fault means to one who wants the file.
+type Harm uint8
 
-	Truncate Fault = "truncate" // the right Content-Length, half the body, then the connection is cut
-	Corrupt  Fault = "corrupt"  // the right length, one byte in the middle changed
-	Tail     Fault = "tail"     // the right length, the very last byte changed
-	Lie      Fault = "lie"      // a Content-Length ten bytes too long, then the connection is closed
-	Slow     Fault = "slow"     // twenty pieces, 50 ms apart
-	Hang     Fault = "hang"     // no answer until the client gives up
-	Stall    Fault = "stall"    // half the body, the rest after Release
-	Flip     Fault = "flip"     // the right answer, after which what was staged is published
-	NoETag   Fault = "noetag"   // no ETag, no Last-Modified, never 304
-	Dated    Fault = "dated"    // no ETag: whole seconds of Last-Modified are all there is
-	Coarse   Fault = "coarse"   // an ETag made of Last-Modified and length, as common web servers do
-	Chunked  Fault = "chunked"  // no Content-Length, no ranges
-	Redirect Fault = "redirect" // 302 to the same path without the fault
-	Portal   Fault = "portal"   // 200 and somebody else's HTML, whatever was asked
-	Huge     Fault = "huge"     // 300 MiB of text that begins like the file
-	Empty    Fault = "empty"    // 200 and no body
+// The harms, from least to worst.
+const (
+	Odd    Harm = iota // the right bytes, unusually sent
+	Broken             // anybody can see that this is not the file
+	Absent             // upstream says that there is no such file
+	Past               // what the file was before the last publishing
+	Wrong              // a proper answer with other bytes: only who knows what to expect can tell
 )
 
-var faults = []Fault{
-	NotFound, Gone, Forbidden, TooMany, Internal, Unavailable, Truncate, Corrupt, Tail, Lie, Slow, Hang, Stall,
-	Flip, NoETag, Dated, Coarse, Chunked, Redirect, Portal, Huge, Empty,
+// Faults returns all faults with the harm they do, and what they are in words.
+// The order does not change.
+func Faults(visit func(f Fault, harm Harm, does string)) {
+	for _, t := range tricks {
+		visit(t.name, t.harm, t.does)
+	}
 }
 
 // ParseFault returns the fault with that name.
 func ParseFault(name string) (Fault, error) {
-	if f := Fault(name); slices.Contains(faults, f) {
-		return f, nil
+	var names []Fault
+	for _, t := range tricks {
+		if t.name == Fault(name) {
+			return t.name, nil
+		}
+		names = append(names, t.name)
 	}
-	return "", fmt.Errorf("no fault %q; there are %v", name, faults)
+	return "", fmt.Errorf("no fault %q; there are %v", name, names)
+}
+
+func trickOf(f Fault) func(*exchange) {
+	for _, t := range tricks {
+		if t.name == f {
+			return t.do
+		}
+	}
+	return nil
 }
 
 type fault struct {
@@ -64,11 +58,6 @@ type fault struct {
 	prefix string
 	left   int // how many more requests; -1 for all
 }
-
-const hugeSize = 300 << 20
-
-const portalPage = "<!DOCTYPE html>\n<html><head><title>Welcome to Hotel Example</title></head>" +
-	"<body><form action=\"/login\">Please accept our terms.</form></body></html>\n"
 
 // Fail makes requests for absolute paths that begin with prefix fail: the next
 // times of them, or all when times is negative. Of several faults that apply,
@@ -99,10 +88,12 @@ func (s *Server) Heal() {
 	s.released = make(chan struct{})
 }
 
-// admit records the request and returns what is to be answered.
-func (s *Server) admit(r *http.Request) (f File, found bool, kind Fault, released chan struct{}) {
+// admit records the request and returns what is to be answered: the right
+// file, others that a trick may answer with, and the trick, nil for none.
+func (s *Server) admit(r *http.Request) (*exchange, func(*exchange)) {
 	name := r.URL.Path
-	if first, rest, ok := strings.Cut(strings.TrimPrefix(name, "/"), "/"); ok && slices.Contains(faults, Fault(first)) {
+	var kind Fault
+	if first, rest, ok := strings.Cut(strings.TrimPrefix(name, "/"), "/"); ok && trickOf(Fault(first)) != nil {
 		kind, name = Fault(first), "/"+rest
 	}
 	// Web servers take "./" and "//", which apt sends, for nothing.
@@ -120,134 +111,37 @@ func (s *Server) admit(r *http.Request) (f File, found bool, kind Fault, release
 			f.left = max(f.left-1, -1)
 		}
 	}
-	f, found = s.site[name]
+	_, below, _ := strings.Cut(name[1:], "/")
+	x := &exchange{req: r, file: s.site[name], old: s.before[name], other: s.site["/elsewhere/"+below], released: s.released}
 	if kind == Flip && s.staged != nil {
-		s.site, s.staged = s.staged, nil
+		s.before, s.site, s.staged = s.site, s.staged, nil
 	}
-	return f, found, kind, s.released
+	return x, trickOf(kind)
 }
 
 // ServeHTTP answers from the files published, as the faults have it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f, found, kind, released := s.admit(r)
-	if code, err := strconv.Atoi(string(kind)); err == nil {
-		http.Error(w, http.StatusText(code), code)
+	x, trick := s.admit(r)
+	if trick == nil {
+		right(w, r, x.file)
 		return
 	}
-	switch kind {
-	case Hang:
-		<-r.Context().Done()
-		panic(http.ErrAbortHandler)
-	case Redirect:
-		w.Header().Set("Location", strings.TrimPrefix(r.URL.EscapedPath(), "/"+string(Redirect)))
-		w.WriteHeader(http.StatusFound)
-		return
-	case Portal:
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		io.WriteString(w, portalPage)
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, "faults need HTTP/1.1: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	if !found {
-		http.Error(w, "404 page not found", http.StatusNotFound)
+	defer conn.Close()
+	if !s.hold(conn) {
 		return
 	}
-	if f.JSON != nil {
-		w.Header().Set("Vary", "Accept")
-		if strings.Contains(r.Header.Get("Accept"), SimpleJSON) {
-			f.Content, f.Type = f.JSON, SimpleJSON
-		}
-	}
-	w.Header().Set("Content-Type", contentType(r.URL.Path, f))
-	switch kind {
-	case NoETag, Dated:
-	case Coarse:
-		w.Header().Set("ETag", fmt.Sprintf(`"%x-%x"`, f.Modified.Unix(), len(f.Content)))
-	default:
-		w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(f.Content))[:18]+`"`)
-	}
-	if kind == NoETag || f.Modified.IsZero() {
-		r.Header.Del("If-Modified-Since")
-		f.Modified = time.Time{}
-	} else {
-		w.Header().Set("Last-Modified", f.Modified.UTC().Format(http.TimeFormat))
-	}
-	if r.Method == http.MethodHead {
-		kind = ""
-	}
-	switch kind {
-	case Corrupt, Tail:
-		f.Content = bytes.Clone(f.Content)
-		at := len(f.Content) / 2
-		if kind == Tail {
-			at = len(f.Content) - 1
-		}
-		if at >= 0 && at < len(f.Content) {
-			f.Content[at] ^= 0x20
-		}
-		http.ServeContent(w, r, "", f.Modified, bytes.NewReader(f.Content))
-	case "", Flip, NoETag, Dated, Coarse:
-		http.ServeContent(w, r, "", f.Modified, bytes.NewReader(f.Content))
-	default:
-		badBody(w, r, kind, f.Content, released)
-	}
+	defer s.let(conn)
+	x.conn = conn
+	x.answer(x.file)
+	trick(x)
 }
 
-// badBody answers 200 and sends the body as the fault has it.
-func badBody(w http.ResponseWriter, r *http.Request, kind Fault, body []byte, released chan struct{}) {
-	length := len(body)
-	switch kind {
-	case Lie:
-		length += 10
-	case Huge:
-		length = hugeSize
-	case Empty:
-		length = 0
-	}
-	if kind != Chunked {
-		w.Header().Set("Content-Length", strconv.Itoa(length))
-	}
-	flush := http.NewResponseController(w).Flush
-	switch kind {
-	case Truncate:
-		w.Write(body[:length/2])
-		flush()
-		panic(http.ErrAbortHandler)
-	case Lie:
-		w.Write(body)
-		flush()
-		panic(http.ErrAbortHandler)
-	case Stall:
-		w.Write(body[:length/2])
-		flush()
-		select {
-		case <-released:
-		case <-r.Context().Done():
-			panic(http.ErrAbortHandler)
-		}
-		w.Write(body[length/2:])
-	case Slow, Chunked:
-		for piece := range slices.Chunk(body, max(1, (length+19)/20)) {
-			if _, err := w.Write(piece); err != nil {
-				return
-			}
-			flush()
-			if kind == Slow {
-				time.Sleep(50 * time.Millisecond)
-			}
-		}
-	case Huge:
-		w.Write(body)
-		filler := bytes.Repeat([]byte("X-Padding: 0123456789abcdef\n"), 2048)
-		for left := length - len(body); left > 0; {
-			n, err := w.Write(filler[:min(left, len(filler))])
-			if err != nil {
-				return
-			}
-			left -= n
-		}
-	}
-}
-
+// contentType returns a file's type, guessed by its name where none is given.
 func contentType(name string, f File) string {
 	if f.Type != "" {
 		return f.Type

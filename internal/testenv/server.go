@@ -30,6 +30,8 @@ type File struct {
 	Modified time.Time // sent as Last-Modified, in whole seconds
 	Type     string    // sent as Content-Type; empty for a guess by name
 	JSON     []byte    // sent in place of Content when Accept names SimpleJSON; nil for never
+
+	tag string // the ETag, or "none"; empty for one made of the content
 }
 
 // Files are the files of a repository by their path relative to it.
@@ -51,10 +53,12 @@ type Server struct {
 	http     *http.Server // nil while down
 	served   chan struct{}
 	site     map[string]File // by absolute path
+	before   map[string]File // what site was until the last publishing
 	staged   map[string]File // what the fault flip changes to; nil for nothing
 	faults   []fault
 	released chan struct{} // closed to let bodies held by the fault stall go on
 	requests []Request
+	held     map[net.Conn]bool // connections that faults write to; nil while down
 }
 
 // NewServer starts a server without files on a free port of 127.0.0.1. The
@@ -76,6 +80,7 @@ func (s *Server) listen(addr string) error {
 	defer s.mu.Unlock()
 	s.addr = l.Addr().String()
 	s.http = &http.Server{Handler: s}
+	s.held = map[net.Conn]bool{}
 	s.served = make(chan struct{})
 	go func(h *http.Server, served chan struct{}) {
 		defer close(served)
@@ -95,13 +100,33 @@ func (s *Server) URL() string {
 // is down already.
 func (s *Server) Down() {
 	s.mu.Lock()
-	h, served := s.http, s.served
-	s.http = nil
+	h, served, held := s.http, s.served, s.held
+	s.http, s.held = nil, nil
 	s.mu.Unlock()
+	for conn := range held {
+		conn.Close()
+	}
 	if h != nil {
 		h.Close()
 		<-served
 	}
+}
+
+// hold notes a connection that Down has to close; false when it is too late.
+func (s *Server) hold(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held != nil {
+		s.held[conn] = true
+	}
+	return s.held != nil
+}
+
+// let ends hold.
+func (s *Server) let(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.held, conn)
 }
 
 // Up listens on the same port again after Down.
@@ -127,7 +152,7 @@ func (s *Server) Up() error {
 func (s *Server) Publish(prefix string, files Files) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.site = replace(s.site, prefix, files)
+	s.before, s.site = s.site, replace(s.site, prefix, files)
 }
 
 // Stage prepares what Publish would do for the fault flip, which does it right
