@@ -17,9 +17,6 @@ import (
 	"chantal/internal/fetch"
 )
 
-// resumes is how often a download that broke off is taken up again.
-const resumes = 5
-
 // flight is one file being fetched for everybody who wants it. It tries one
 // upstream after the other; each attempt grows a file of its own, so a reader
 // of an attempt that failed never goes on with the bytes of another.
@@ -33,6 +30,7 @@ type flight struct {
 	changed  chan struct{} // closed and replaced whenever grow changes or the end comes
 	grow     *cas.Growing  // the present attempt, once upstream's answer agrees with the promise
 	modified time.Time     // Last-Modified of that attempt
+	kind     string        // its Content-Type
 	ended    bool
 	err      error
 }
@@ -177,12 +175,19 @@ func (f *flight) open(ctx context.Context) (io.ReadSeekCloser, cas.Blob, error) 
 	return follower, cas.Blob{Digest: f.promise.SHA256(), Size: g.Size(), Modified: f.modified}, nil
 }
 
-func (f *flight) set(g *cas.Growing, modified time.Time) {
+func (f *flight) set(g *cas.Growing, modified time.Time, kind string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.grow, f.modified = g, modified
+	f.grow, f.modified, f.kind = g, modified, kind
 	close(f.changed)
 	f.changed = make(chan struct{})
+}
+
+// contentType returns the Content-Type of the present attempt.
+func (f *flight) contentType() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.kind
 }
 
 func (f *flight) finish(err error) {
@@ -249,13 +254,43 @@ func (f *flight) places() ([]string, error) {
 		if err := r.mayLink(p.URL); err != nil {
 			return nil, err
 		}
-		return []string{p.URL}, nil
+		return append([]string{p.URL}, r.alike(p.URL)...), nil
 	}
 	var places []string
 	if p.Alt != "" {
 		places = append(places, r.upstream(p.Alt)...)
 	}
 	return append(places, r.upstream(p.Path)...), nil
+}
+
+// alike returns where the other upstreams would have a file that the metadata
+// of one places beside itself: in the same place, seen from there.
+func (r *Repo) alike(raw string) []string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil
+	}
+	var urls []string
+	bases := r.sources()
+	for i, b := range bases {
+		if u.Scheme != b.Scheme || !strings.EqualFold(u.Host, b.Host) {
+			continue
+		}
+		from, to := strings.Split(b.EscapedPath(), "/"), strings.Split(u.EscapedPath(), "/")
+		same := 0
+		for same < min(len(from), len(to))-1 && from[same] == to[same] {
+			same++
+		}
+		beside := url.URL{Path: "./" + strings.Repeat("../", len(from)-1-same), RawQuery: u.RawQuery}
+		for j, other := range bases {
+			if j == i {
+				continue
+			}
+			urls = append(urls, other.ResolveReference(&beside).JoinPath(to[same:]...).String())
+		}
+		break
+	}
+	return urls
 }
 
 // mayLink reports whether metadata of r may send us to that URL.
@@ -280,139 +315,6 @@ func (r *Repo) mayLink(raw string) error {
 		}
 	}
 	return &chantal.RefusedError{What: redact(raw), Why: fmt.Sprintf("the host is not among the files: of repository %s", r.Name)}
-}
-
-// take reads one upstream's answer into a growing file and verifies it. It
-// takes the download up again where it broke off, there or at the places that
-// follow. It closes resp's body.
-func (f *flight) take(ctx context.Context, resp *fetch.Response, others []string) (cas.Blob, error) {
-	p := &f.promise
-	body := resp.Body
-	defer func() { body.Close() }()
-	if p.Size >= 0 && resp.Size >= 0 && p.Size != resp.Size {
-		return cas.Blob{}, &chantal.MismatchError{Path: p.Path, Want: fmt.Sprint(p.Size, " bytes"), Got: fmt.Sprint(resp.Size, " bytes")}
-	}
-	modified := resp.Modified
-	if modified.IsZero() {
-		modified = f.m.Now().Truncate(time.Second)
-	}
-	g, err := f.m.Store.Create(cas.Want{Repo: f.repo.Name, Path: p.Path, Digests: p.Digests, Size: p.Size, Modified: modified})
-	if err != nil {
-		return cas.Blob{}, err
-	}
-	if p.Size < 0 && resp.Size >= 0 {
-		g.SetSize(resp.Size)
-	}
-	f.set(g, modified)
-	buf := make([]byte, 256<<10)
-	for try := 0; ; try++ {
-		err = copyBody(g, body, buf)
-		if err == nil || try == resumes || ctx.Err() != nil || !broken(err) {
-			break
-		}
-		again, ok := f.resume(ctx, resp, others, g.Written())
-		if !ok {
-			break
-		}
-		body.Close()
-		body = again
-	}
-	if err != nil {
-		err = f.explained(err, resp, g.Written())
-		g.Abort(err)
-		return cas.Blob{}, err
-	}
-	return g.Commit()
-}
-
-// explained says of a body that broke off for good who is to blame: upstream's
-// file is another one where the body ended as it should, else the way to it.
-func (f *flight) explained(err error, resp *fetch.Response, got int64) error {
-	var known *chantal.UpstreamError
-	switch {
-	case !broken(err) || errors.As(err, &known) || errors.Is(err, context.Canceled):
-		return err
-	case errors.Is(err, errEarly) && f.promise.Size >= 0 && resp.Size < 0:
-		return &chantal.MismatchError{Path: f.promise.Path, Want: fmt.Sprint(f.promise.Size, " bytes"), Got: fmt.Sprint(got, " bytes")}
-	}
-	return &chantal.UpstreamError{URL: redact(resp.URL), Err: err}
-}
-
-// errEarly is the end of a body that should go on.
-var errEarly = errors.New("ended early")
-
-// copyBody is io.CopyBuffer that keeps read and write errors apart: only a
-// broken read can be taken up again.
-func copyBody(g *cas.Growing, body io.Reader, buf []byte) error {
-	for {
-		n, err := body.Read(buf)
-		if n > 0 {
-			if _, werr := g.Write(buf[:n]); werr != nil {
-				return werr
-			}
-		}
-		if err == io.EOF {
-			if size := g.Size(); size >= 0 && g.Written() < size {
-				return &readError{fmt.Errorf("%w, after %d of %d bytes", errEarly, g.Written(), size)}
-			}
-			return nil
-		}
-		if err != nil {
-			return &readError{err}
-		}
-	}
-}
-
-// readError is a body that broke off.
-type readError struct{ err error }
-
-func (e *readError) Error() string { return e.err.Error() }
-func (e *readError) Unwrap() error { return e.err }
-
-func broken(err error) bool { var r *readError; return errors.As(err, &r) }
-
-// resume asks for the rest of a body, where it began or at other places. Bytes
-// that a digest will judge may come from anywhere; others only from the very
-// state of the file that the first of them are from (If-Range).
-func (f *flight) resume(ctx context.Context, first *fetch.Response, others []string, have int64) (io.ReadCloser, bool) {
-	req := fetch.Request{Repo: f.repo.Name, URL: first.URL, Offset: have}
-	if len(f.promise.Digests) == 0 {
-		if first.ETag == "" || strings.HasPrefix(first.ETag, "W/") {
-			return nil, false
-		}
-		req.IfRange = first.ETag
-		return f.rest(ctx, req, first.Size)
-	}
-	for _, u := range append([]string{first.URL}, others...) {
-		req.URL = u
-		if body, ok := f.rest(ctx, req, first.Size); ok {
-			return body, true
-		}
-	}
-	return nil, false
-}
-
-// rest asks one place for the rest of a body, of which size bytes are to be
-// there in all; -1 where that is not known.
-func (f *flight) rest(ctx context.Context, req fetch.Request, size int64) (io.ReadCloser, bool) {
-	resp, err := f.m.Source.Fetch(ctx, &req)
-	if err != nil {
-		return nil, false
-	}
-	if resp.Size >= 0 && size >= 0 && resp.Size != size {
-		resp.Body.Close()
-		return nil, false
-	}
-	switch {
-	case resp.Partial() && resp.Offset == req.Offset:
-		return resp.Body, true
-	case resp.Status == 200 && len(f.promise.Digests) > 0:
-		if _, err := io.CopyN(io.Discard, resp.Body, req.Offset); err == nil {
-			return resp.Body, true
-		}
-	}
-	resp.Body.Close()
-	return nil, false
 }
 
 // fetchErrors sums up what went wrong at several places, by what a client can

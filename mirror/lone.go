@@ -94,8 +94,8 @@ func (v *liveView) openLone(ctx context.Context, path, from string) (*chantal.Fi
 		}
 		return nil, &UnkeptError{places, "it is asked for with a query"}
 	}
-	if content, run := t.arriving(ctx); content != nil {
-		return r.follow(ctx, t, content, run)
+	if fill := t.arriving(ctx); fill != nil {
+		return r.follow(ctx, t, fill)
 	}
 	head, status, err := t.current(ctx, v.client.NoCache)
 	if err != nil {
@@ -120,16 +120,16 @@ func (r *Repo) openLoneOf(s state, status chantal.CacheStatus) (*chantal.File, e
 
 // arriving returns the flight of a lone file's first content, which can be
 // followed; nil when there is other content or none comes.
-func (t *tree) arriving(ctx context.Context) (*flight, *refresh) {
+func (t *tree) arriving(ctx context.Context) *flight {
 	t.mu.Lock()
 	if t.load() != nil || !t.head.zero() || t.repo.m.Offline {
 		t.mu.Unlock()
-		return nil, nil
+		return nil
 	}
 	if t.running == nil {
 		if !t.due(t.repo.m.Now(), false) {
 			t.mu.Unlock()
-			return nil, nil
+			return nil
 		}
 		t.start()
 	}
@@ -137,20 +137,20 @@ func (t *tree) arriving(ctx context.Context) (*flight, *refresh) {
 	t.mu.Unlock()
 	select {
 	case <-run.live:
-		return run.fill, run
+		return run.fill
 	case <-run.done:
 	case <-ctx.Done():
 	}
-	return nil, nil
+	return nil
 }
 
-func (r *Repo) follow(ctx context.Context, t *tree, fill *flight, run *refresh) (*chantal.File, error) {
+func (r *Repo) follow(ctx context.Context, t *tree, fill *flight) (*chantal.File, error) {
 	content, blob, err := fill.open(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &chantal.File{Path: t.Name, Kind: chantal.Opaque, Tree: t.Name, Digest: blob.Digest, Size: blob.Size,
-		Modified: blob.Modified, Type: run.contentType, Content: content, Cache: chantal.Miss}, nil
+		Modified: blob.Modified, Type: fill.contentType(), Content: content, Cache: chantal.Miss}, nil
 }
 
 // places returns the URLs of an opaque tree's file.
@@ -163,19 +163,26 @@ func (t *tree) places() ([]string, error) {
 	return t.repo.upstream(t.Name), nil
 }
 
-// refreshOpaque asks upstream for a file that nothing promises. The first of
-// its content can be followed while it arrives.
+// refreshOpaque asks one upstream after the other for a file that nothing
+// promises. The first of its content can be followed while it arrives.
 func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (state, error) {
-	m, r := t.repo.m, t.repo
-	req := &fetch.Request{Repo: r.Name}
+	places, err := t.places()
+	if err != nil {
+		return state{}, err
+	}
+	f := newFlight(t.repo.m, t.repo, chantal.Promise{Path: t.Name, Size: -1}, true)
+	next, err := t.tryPlaces(ctx, places, run, f, had)
+	f.finish(err)
+	return next, err
+}
+
+func (t *tree) tryPlaces(ctx context.Context, places []string, run *refresh, f *flight, had state) (state, error) {
+	m := t.repo.m
+	req := &fetch.Request{Repo: t.repo.Name}
 	if !had.zero() {
 		if have := t.known(had); t.tells(&have) {
 			req.ETag, req.Modified = have.ETag, have.Modified
 		}
-	}
-	places, err := t.places()
-	if err != nil {
-		return state{}, err
 	}
 	var errs fetchErrors
 	for i, u := range places {
@@ -188,40 +195,30 @@ func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (stat
 			return had, nil
 		}
 		if err == nil {
-			if err = resp.Complete(); err == nil && resp.Portal(t.Name) {
-				err = fetch.Unusable(redact(u), errors.New("it answered with a web page in place of the file; perhaps the network wants a login first"))
-			}
-			if err == nil && !t.allowed(resp, requested) {
-				err = &UnkeptError{places, "upstream forbids to keep it"}
-			}
-			if err != nil {
+			if err = t.usable(resp, requested, places); err != nil {
 				resp.Body.Close()
 			}
 		}
 		if unkept := (*UnkeptError)(nil); errors.As(err, &unkept) {
 			return state{}, err
 		}
-		if err != nil {
-			errs.add(err)
-			continue
+		if err == nil {
+			if run.fill == nil {
+				run.fill = f
+				close(run.live)
+			}
+			var next state
+			if next, err = t.takeLone(ctx, f, resp, had); err == nil {
+				return next, nil
+			}
 		}
-		f := newFlight(m, r, chantal.Promise{Path: t.Name, Size: -1}, true)
-		run.fill, run.contentType = f, resp.Type
-		close(run.live)
-		blob, err := f.take(ctx, resp, nil)
-		f.finish(err)
-		if err != nil {
+		if ctx.Err() != nil {
+			return state{}, ctx.Err()
+		}
+		if unstorable(err) {
 			return state{}, t.unstored(err, places, had)
 		}
-		root := chantal.RootFile{Path: t.Name, Digest: blob.Digest, Size: blob.Size, ETag: resp.ETag, Modified: resp.Modified, Type: resp.Type, URL: resp.URL, Recent: resp.Recent(m.Now())}
-		t.mu.Lock()
-		t.latest = root
-		t.mu.Unlock()
-		if !had.zero() && had.gen.Roots[0].Digest == blob.Digest {
-			return had, nil
-		}
-		next, err := t.advance(ctx, chantal.Generation{Roots: []chantal.RootFile{root}}, had, resp.Modified)
-		return next, t.unstored(err, places, had)
+		errs.add(err)
 	}
 	return state{}, errs.result(t.Name)
 }
@@ -233,4 +230,39 @@ func (t *tree) unstored(err error, places []string, had state) error {
 		return &UnkeptError{places, "the disk does not take it"}
 	}
 	return err
+}
+
+// usable returns nil for an answer that is the file, as far as its beginning
+// tells, and may be kept.
+func (t *tree) usable(resp *fetch.Response, requested time.Time, places []string) error {
+	err := resp.Complete()
+	switch {
+	case err != nil:
+		return err
+	case resp.Portal(t.Name):
+		return fetch.Unusable(redact(resp.URL), errors.New("it answered with a web page in place of the file; perhaps the network wants a login first"))
+	case !t.allowed(resp, requested):
+		return &UnkeptError{places, "upstream forbids to keep it"}
+	}
+	return nil
+}
+
+// takeLone stores what upstream answered and makes it the head.
+func (t *tree) takeLone(ctx context.Context, f *flight, resp *fetch.Response, had state) (state, error) {
+	blob, err := f.take(ctx, resp, nil)
+	if err != nil {
+		return state{}, err
+	}
+	root := chantal.RootFile{
+		Path: t.Name, Digest: blob.Digest, Size: blob.Size, ETag: resp.ETag, Modified: resp.Modified,
+		Type: resp.Type, URL: resp.URL, Recent: resp.Recent(t.repo.m.Now()),
+	}
+	t.rested(&root)
+	t.mu.Lock()
+	t.latest = root
+	t.mu.Unlock()
+	if !had.zero() && had.gen.Roots[0].Digest == blob.Digest {
+		return had, nil
+	}
+	return t.advance(ctx, chantal.Generation{Roots: []chantal.RootFile{root}}, had, resp.Modified)
 }

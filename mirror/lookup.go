@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"iter"
 	"strconv"
+	"strings"
 	"time"
 
 	"chantal"
@@ -89,6 +90,56 @@ func (v *frozenView) lookup(ctx context.Context, class chantal.Class) (found, er
 		return found{}, nil
 	}
 	return hit, nil
+}
+
+// catchUp fetches the indexes that clients have asked for and that could not be
+// had then: one of them may promise what else would be passed on unverified. It
+// reports whether there is one more now.
+func (v *liveView) catchUp(ctx context.Context, class chantal.Class) (more bool, err error) {
+	if v.m.Offline {
+		return false, nil
+	}
+	names, err := v.candidates(class)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		t := v.observed(name)
+		if t == nil {
+			continue
+		}
+		s, err := t.peek()
+		if err != nil {
+			return false, err
+		}
+		if s.zero() {
+			continue
+		}
+		l, err := v.listing(s)
+		if err != nil {
+			return false, err
+		}
+		need, err := t.wantedOf(l)
+		if err != nil {
+			return false, err
+		}
+		for _, p := range need {
+			if v.Format.Parse(p.Path, strings.NewReader("")) == nil {
+				continue
+			}
+			if _, err := v.stored(&p); !errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			switch err := v.ensure(ctx, p); {
+			case err == nil:
+				more = true
+			case !errors.Is(err, fs.ErrNotExist):
+				v.m.work.Go(func() { v.suspect(name) })
+				return false, err
+			}
+		}
+	}
+	return more, nil
 }
 
 // remember keeps the hits of a view; the view's name changes when one of its

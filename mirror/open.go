@@ -69,6 +69,12 @@ func (v *liveView) Open(ctx context.Context, path string) (*chantal.File, error)
 	if err == nil && !hit.ok && class.Kind == chantal.Meta && v.meet(ctx, class) {
 		hit, err = v.lookup(ctx, class)
 	}
+	if err == nil && !hit.ok && class.Kind == chantal.Artifact {
+		var more bool
+		if more, err = v.catchUp(ctx, class); more {
+			hit, err = v.lookup(ctx, class)
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, err

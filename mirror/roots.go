@@ -21,6 +21,8 @@ import (
 const (
 	maxRoot  = 16 << 20            // bytes of a root
 	slowRoot = 64 << 10            // bytes of a root that take at most a second, after the first minute
+	believed = 24 * time.Hour      // how long upstream's word that a root is unchanged stands for its bytes
+	trusted  = 7 * believed        // the same for a lone file
 	settled  = 10 * time.Minute    // after which the roots beside an unchanged main one are not asked again
 	wanted   = 14 * 24 * time.Hour // how long an index that was asked for counts as wanted
 
@@ -257,23 +259,23 @@ func (t *tree) fetchRoot(ctx context.Context, from place, p string, have *chanta
 	if have != nil && t.tells(have) {
 		req.ETag, req.Modified = have.ETag, have.Modified
 	}
-	resp, err := m.Source.Fetch(ctx, req)
+	resp, body, err := askRoot(ctx, m.Source, req, limit)
+	if brokeOff(err) {
+		resp, body, err = askRoot(ctx, m.Source, req, limit)
+	}
 	if err != nil {
 		return chantal.RootFile{}, nil, err
 	}
-	defer resp.Body.Close()
 	if resp.Unchanged() && have != nil {
 		return *have, nil, nil
 	}
 	if err := resp.Complete(); err != nil {
 		return chantal.RootFile{}, nil, err
 	}
-	body, err := readAll(resp, limit)
-	if err == nil && ingest != nil {
-		body, err = ingest.Ingest(p, resp.URL, resp.Type, body)
-	}
-	if err != nil {
-		return chantal.RootFile{}, nil, fetch.Unusable(redact(req.URL), err)
+	if ingest != nil {
+		if body, err = ingest.Ingest(p, resp.URL, resp.Type, body); err != nil {
+			return chantal.RootFile{}, nil, fetch.Unusable(redact(req.URL), err)
+		}
 	}
 	sum := sha256.Sum256(body)
 	f := chantal.RootFile{
@@ -284,22 +286,63 @@ func (t *tree) fetchRoot(ctx context.Context, from place, p string, have *chanta
 	return f, body, nil
 }
 
-// tells reports whether upstream can say by its validators that a root is
-// still the one we have.
+// askRoot asks for a root once and reads the body of a whole answer, which it
+// closes.
+func askRoot(ctx context.Context, from fetch.Source, req *fetch.Request, limit int64) (*fetch.Response, []byte, error) {
+	resp, err := from.Fetch(ctx, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	if resp.Complete() != nil {
+		return resp, nil, nil
+	}
+	body, err := readAll(resp, limit)
+	var known *chantal.UpstreamError
+	if err != nil && !broken(err) && !errors.As(err, &known) {
+		err = fetch.Unusable(redact(req.URL), err)
+	}
+	return resp, body, err
+}
+
+// brokeOff reports whether a root came in part, from an upstream that is not
+// just slow: a second look is cheap then.
+func brokeOff(err error) bool { return broken(err) && !errors.Is(err, context.DeadlineExceeded) }
+
+// tells reports whether upstream may say by its validators that a root is
+// still the one we have. They are not believed for ever: somebody on the way may
+// have put new ones on old bytes.
 func (t *tree) tells(have *chantal.RootFile) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !have.Recent || t.old[have.Path] == have.Digest
+	now := t.repo.m.Now()
+	if t.read == nil {
+		t.read = map[string]time.Time{}
+	}
+	if t.read[have.Path].IsZero() {
+		t.read[have.Path] = now
+	}
+	limit := believed
+	if t.opaque {
+		limit = trusted
+	}
+	stale := have.Size <= maxRoot && now.Sub(t.read[have.Path]) >= limit
+	return !stale && (!have.Recent || t.old[have.Path] == have.Digest)
 }
 
-// rested notes of a root that it is no longer a recent one: the generation
-// that holds it goes on saying what was so when it was first seen.
+// rested notes of a root that it has been read, and whether it is no longer a
+// recent one: the generation that holds it goes on saying what was so when it
+// was first seen.
 func (t *tree) rested(f *chantal.RootFile) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.read == nil {
+		t.read = map[string]time.Time{}
+	}
+	t.read[f.Path] = t.repo.m.Now()
 	if f.Recent {
 		return
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.old == nil {
 		t.old = map[string]chantal.Digest{}
 	}
@@ -318,7 +361,7 @@ func readAll(resp *fetch.Response, limit int64) ([]byte, error) {
 	n, err := b.ReadFrom(io.LimitReader(resp.Body, limit+1))
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, &readError{err}
 	case n > limit:
 		return nil, fmt.Errorf("more than the %d bytes that such a file may have", limit)
 	case resp.Size >= 0 && n != resp.Size:

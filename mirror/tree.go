@@ -49,7 +49,8 @@ type tree struct {
 	notes   []string  // what was wrong with a generation that is served all the same
 	running *refresh
 
-	old map[string]chantal.Digest // by path: a root that was recent when first seen, and has been seen since
+	read map[string]time.Time      // by path: when a root was last read, not only confirmed
+	old  map[string]chantal.Digest // by path: a root that was recent when first seen, and has been seen since
 	// Of a lone file:
 	from   string           // where it lives, when not at its path upstream
 	latest chantal.RootFile // as upstream last answered it
@@ -63,11 +64,10 @@ type tree struct {
 
 // refresh is one attempt to learn of upstream's newest state.
 type refresh struct {
-	done        chan struct{} // closed at the end
-	fill        *flight       // for an opaque tree: the content, arriving; set before started is closed
-	live        chan struct{} // closed when fill and contentType are set
-	contentType string
-	err         error // set before done is closed
+	done chan struct{} // closed at the end
+	fill *flight       // for an opaque tree: the content, arriving
+	live chan struct{} // closed when fill is set
+	err  error         // set before done is closed
 }
 
 // load reads the head from the catalog once. The caller holds t.mu.
