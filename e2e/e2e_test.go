@@ -13,6 +13,7 @@
 //	get …                   one HTTP request; see get_test.go
 //	apt, dnf, pip, uv …     real clients with state of their own; see clients_test.go
 //	same A B                both files have the same bytes
+//	blob …                  what disks and people do to stored files; see blob_test.go
 //	port NAME               sets NAME to a free port
 //	tick NAME               waits for the next whole second and sets NAME to it
 //	eventually COMMAND…     runs the command until it succeeds, at most 10 s
@@ -109,6 +110,7 @@ func TestScripts(t *testing.T) {
 			"pip":        pip,
 			"uv":         uv,
 			"same":       same,
+			"blob":       blob,
 			"port":       port,
 			"tick":       tick,
 			"eventually": eventually,

@@ -75,6 +75,9 @@ func (r *Repo) regain(root *chantal.RootFile, err error) error {
 	defer cancel()
 	failed := r.restoreRoot(ctx, root)
 	if failed == nil {
+		failed = r.m.Store.Sync(ctx) // a generation names it: as durable as it was
+	}
+	if failed == nil {
 		r.m.Log.Info("a root that was lost has been fetched again", "repo", r.Name, "path", root.Path)
 		return nil
 	}

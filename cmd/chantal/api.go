@@ -28,10 +28,11 @@ func problemOf(err error) problem {
 }
 
 // event is one line of the answer to a request that takes time: any number of
-// progress lines, then a snapshot or an error.
+// progress lines, then a snapshot, a report or an error.
 type event struct {
 	Progress string          `json:"progress,omitempty"`
 	Snapshot *snapshotReport `json:"snapshot,omitempty"`
+	Verify   *verifyReport   `json:"verify,omitempty"`
 	Error    *problem        `json:"error,omitempty"`
 }
 
@@ -54,7 +55,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		writeJSON(w, http.StatusOK, "application/json", answer)
-	case what != "snapshots" || (r.Method != http.MethodPost && r.Method != http.MethodDelete):
+	case !changes(r.Method, what, name):
 		w.Header().Set("Allow", "GET, HEAD")
 		writeProblem(w, &failure{
 			Status: http.StatusMethodNotAllowed, Message: r.Method + " is not possible here", Next: "use GET",
@@ -64,11 +65,24 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Status: http.StatusForbidden, Message: "this address only answers questions",
 			Next: "use DATA/chantal.sock on the machine where serve runs, as the command line does without --server",
 		})
+	case what == "verify":
+		a.verify(w, r)
 	case r.Method == http.MethodPost:
 		a.create(w, r)
 	default:
 		a.delete(w, r, name)
 	}
+}
+
+// changes reports whether a request is one of those that change something.
+func changes(method, what, name string) bool {
+	switch what {
+	case "snapshots":
+		return method == http.MethodPost || method == http.MethodDelete
+	case "verify":
+		return method == http.MethodPost && name == ""
+	}
+	return false
 }
 
 func (a *api) read(ctx context.Context, r *http.Request, what, name string) (any, error) {
@@ -110,27 +124,50 @@ func list[T any](rows []T, err error) ([]T, error) {
 
 func (a *api) create(w http.ResponseWriter, r *http.Request) {
 	var request createRequest
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&request); err != nil {
-		writeProblem(w, &failure{
-			Exit: 2, Status: http.StatusBadRequest, Message: "not a request for a snapshot: " + err.Error(),
-			Next: `send {"name": …, "repos": […], "labels": {…}}`,
-		})
+	if !decode(w, r, &request, "a snapshot", `{"name": …, "repos": […], "labels": {…}}`) {
 		return
 	}
 	stream := &eventStream{w: w}
-	snapshot, err := a.backend.CreateSnapshot(r.Context(), request, func(line string) {
-		stream.send(event{Progress: line})
-	})
+	snapshot, err := a.backend.CreateSnapshot(r.Context(), request, stream.progress)
+	stream.end(event{Snapshot: &snapshot}, err)
+}
+
+func (a *api) verify(w http.ResponseWriter, r *http.Request) {
+	var request verifyRequest
+	if !decode(w, r, &request, "a verification", `{"refs": […], "repair": …, "rebuild": …}`) {
+		return
+	}
+	stream := &eventStream{w: w}
+	report, err := a.backend.Verify(r.Context(), request, stream.progress)
+	stream.end(event{Verify: &report}, err)
+}
+
+// decode reads the body of a request for what, which has to look like form. It
+// answers the request, and returns false, where that is not so.
+func decode(w http.ResponseWriter, r *http.Request, into any, what, form string) bool {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(into)
+	if err != nil {
+		writeProblem(w, &failure{
+			Exit: 2, Status: http.StatusBadRequest, Message: "not a request for " + what + ": " + err.Error(), Next: "send " + form,
+		})
+	}
+	return err == nil
+}
+
+func (s *eventStream) progress(line string) { s.send(event{Progress: line}) }
+
+// end sends the last event: result, or err.
+func (s *eventStream) end(result event, err error) {
 	switch {
 	case err == nil:
-		stream.send(event{Snapshot: &snapshot})
-	case !stream.begun:
-		writeProblem(w, err)
+		s.send(result)
+	case !s.begun:
+		writeProblem(s.w, err)
 	default:
 		p := problemOf(err)
-		stream.send(event{Error: &p})
+		s.send(event{Error: &p})
 	}
 }
 

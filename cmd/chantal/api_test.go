@@ -36,7 +36,7 @@ func TestCommandsAnswerAlikeOverTheSocket(t *testing.T) {
 	for _, line := range []string{
 		"list --json", "list generations", "list snapshots --json", "list channels", "status --json", "status debian",
 		"snapshot create day1 --json --label k=v --note text", "snapshot create taken", "snapshot create late",
-		"snapshot show nope", "snapshot show a/b", "snapshot delete nope", "explain http://mirror.example.org/a?b=c&d", "ca show", "client apt debian@day1",
+		"snapshot show nope", "snapshot show a/b", "snapshot delete nope", "verify", "verify nope", "verify corrupt gone --json", "verify --repair --rebuild corrupt", "explain http://mirror.example.org/a?b=c&d", "ca show", "client apt debian@day1",
 	} {
 		direct, served := newShell(t), newShell(t)
 		served.shelf.asked = nil
@@ -93,7 +93,7 @@ func TestAddressAnswersQuestionsOnly(t *testing.T) {
 	if code, out, stderr := s.run(t.Context(), "list", "--json"); code != 0 || !strings.Contains(out, "debian") {
 		t.Errorf("exit %d, %q, %q", code, out, stderr)
 	}
-	for _, line := range []string{"snapshot create day1", "snapshot delete day1"} {
+	for _, line := range []string{"snapshot create day1", "snapshot delete day1", "verify"} {
 		if code, _, stderr := s.run(t.Context(), strings.Fields(line)...); code != 1 || !strings.Contains(stderr, "chantal.sock") {
 			t.Errorf("%s: exit %d, %q", line, code, stderr)
 		}
@@ -118,6 +118,11 @@ func TestProblems(t *testing.T) {
 		{"PUT", "snapshots", "", true, 405},
 		{"POST", "repos", "", true, 405},
 		{"POST", "snapshots", "{}", false, 403},
+		{"POST", "verify", "{}", false, 403},
+		{"POST", "verify", "nonsense", true, 400},
+		{"POST", "verify/x", "{}", true, 405},
+		{"DELETE", "verify", "", true, 405},
+		{"GET", "verify", "", true, 404},
 		{"DELETE", "snapshots/x", "", false, 403},
 		{"POST", "snapshots", `{"nmae":"x"}`, true, 400},
 		{"POST", "snapshots", `{"name":"taken"}`, true, 409},

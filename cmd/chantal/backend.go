@@ -28,6 +28,9 @@ type backend interface {
 	CreateSnapshot(ctx context.Context, r createRequest, progress func(line string)) (snapshotReport, error)
 	// DeleteSnapshots deletes all of names or, with an error, none.
 	DeleteSnapshots(ctx context.Context, names []string) error
+	// Verify reads what is stored again. What is wrong is in the report, not in
+	// the error. progress is called as for CreateSnapshot.
+	Verify(ctx context.Context, r verifyRequest, progress func(line string)) (verifyReport, error)
 	Explain(ctx context.Context, url string) (explanation, error)
 	CA(ctx context.Context) (authority, error)
 }
@@ -51,6 +54,20 @@ type (
 		Version string `json:"version"`
 		Data    string `json:"data"`             // the data directory
 		Listen  string `json:"listen,omitempty"` // host:port; empty where no serve runs
+
+		Damaged int          `json:"damaged_blobs"`   // set aside, and not fetched again yet
+		Scrub   *scrubReport `json:"scrub,omitempty"` // nil where no serve runs, or it does not scrub
+	}
+
+	// scrubReport is how far serve has come with reading the whole store again.
+	scrubReport struct {
+		Underway bool      `json:"underway"`
+		Done     float64   `json:"done"` // of the pass under way, from 0 to 1
+		Began    time.Time `json:"began,omitzero"`
+		Finished time.Time `json:"finished,omitzero"` // of the last pass that was
+		Blobs    int       `json:"blobs"`             // read in this pass, or the last one
+		Bytes    int64     `json:"bytes"`
+		Damaged  int       `json:"damaged"` // found in it
 	}
 
 	repoRow struct {

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"chantal/internal/keep"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -119,6 +121,33 @@ func (s *shelf) DeleteSnapshots(ctx context.Context, names []string) error {
 		delete(s.snapshots, name)
 	}
 	return nil
+}
+
+func (s *shelf) Verify(_ context.Context, r verifyRequest, progress func(string)) (verifyReport, error) {
+	progress("reading 1 of 2 blobs")
+	report := verifyReport{Rebuilt: r.Rebuild, Report: keep.Report{
+		BlobsChecked: 2, BytesChecked: 3 << 10, Corrupt: []keep.Finding{}, Missing: []keep.Finding{}, Repaired: []keep.Finding{}, Problems: []string{}, OK: true,
+	}}
+	for _, ref := range r.Refs {
+		hello := keep.Finding{Digest: "sha256:ab", Repo: "debian", Path: "pool/hello.deb", Refs: []string{"live", "day1"}}
+		switch ref {
+		case "corrupt":
+			report.Corrupt, report.OK = append(report.Corrupt, hello), r.Repair
+			if r.Repair {
+				report.Repaired = report.Corrupt
+			}
+		case "gone":
+			if r.Repair {
+				hello.Reason = "no upstream has it"
+			}
+			report.Missing, report.OK = append(report.Missing, hello, keep.Finding{Digest: "sha256:cd", Refs: []string{}}), false
+		case "catalog":
+			report.Problems, report.OK = append(report.Problems, "the catalog differs from the records"), false
+		default:
+			return report, &failure{Status: http.StatusNotFound, Message: "no ref " + ref, Next: "see chantal snapshot list"}
+		}
+	}
+	return report, nil
 }
 
 func (s *shelf) Explain(_ context.Context, url string) (explanation, error) {

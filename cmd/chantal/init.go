@@ -56,6 +56,8 @@ download:
   timeout: 30s
   # bandwidth: 50MiB/s           # all downloads together; no limit by default
 
+scrub: {every: 30d, bandwidth: 10MiB/s}   # read the whole store again in the background; every: 0s for never
+
 # repos:
 #   - name: debian
 #     type: apt                  # apt | rpm | pypi | generic

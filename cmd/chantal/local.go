@@ -32,7 +32,7 @@ func openLocal(_ context.Context, env *environment) (backend, io.Closer, error) 
 type local struct{ *node }
 
 func (l *local) Server(context.Context) (serverReport, error) {
-	r := serverReport{Version: version(), Data: l.data}
+	r := serverReport{Version: version(), Data: l.data, Damaged: len(l.store.SetAside()), Scrub: l.scrubbed()}
 	if own := *l.listens.Load(); len(own) > 0 {
 		r.Listen = own[0].String()
 	}
@@ -135,6 +135,9 @@ func (l *local) Status(ctx context.Context, names []string) ([]statusRow, error)
 		}
 		if err := l.store.Health(); err != nil {
 			row.Errors = append(row.Errors, "store: "+err.Error())
+		}
+		if n := len(l.store.SetAside()); n > 0 {
+			row.Errors = append(row.Errors, "store: "+damagedBlobs(n))
 		}
 		rows = append(rows, row)
 	}

@@ -40,6 +40,8 @@ type environment struct {
 	config         *config.Config
 	data           string // absolute path of the data directory
 
+	rebuild bool // make the catalog anew before the data directory is opened
+
 	dataFlag   string
 	configFlag string
 	open       openFunc

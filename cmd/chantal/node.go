@@ -27,6 +27,7 @@ import (
 	"chantal/internal/config"
 	"chantal/internal/fetch"
 	"chantal/internal/httpcache"
+	"chantal/internal/keep"
 	"chantal/internal/sign"
 	"chantal/mirror"
 	"chantal/proxy"
@@ -55,6 +56,8 @@ type node struct {
 	connect *proxy.Connect
 	ca      *proxy.CA // nil without interception
 	offline bool
+	keeper  *keep.Keeper
+	scrub   atomic.Pointer[keep.Scrub] // nil where nothing is read in the background
 }
 
 // openNode locks the data directory and opens what is in it.
@@ -74,7 +77,13 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 		return n, err
 	}
 	n.metrics.Registry().MustRegister(diskMetrics(n.store)...)
-	if n.catalog, err = catalog.Open(filepath.Join(env.data, "catalog.db"), n.store, catalog.Options{Logger: env.log}); err != nil {
+	database := filepath.Join(env.data, "catalog.db")
+	if env.rebuild {
+		if err = catalog.Remake(database, n.store, catalog.Options{Logger: env.log}); err != nil {
+			return n, err
+		}
+	}
+	if n.catalog, err = catalog.Open(database, n.store, catalog.Options{Logger: env.log}); err != nil {
 		return n, err
 	}
 	cfg := env.config
@@ -92,6 +101,7 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 		Store: n.store, Catalog: n.catalog, Source: source, Formats: formats(),
 		Now: time.Now, Log: env.log, Offline: n.offline, Allows: httpcache.Fresh, History: cfg.History,
 	})
+	n.keeper = &keep.Keeper{Store: n.store, Catalog: n.catalog, Promises: n.mirror}
 	n.names = snapshot.New(n.catalog, n.mirror, time.Now)
 	n.cache = httpcache.New(n.store, source, time.Now, env.log)
 	if err = n.openConnect(cfg); err != nil {

@@ -133,30 +133,48 @@ func (r *remote) ShowSnapshot(ctx context.Context, name string) (snapshotReport,
 }
 
 func (r *remote) CreateSnapshot(ctx context.Context, c createRequest, progress func(string)) (snapshotReport, error) {
-	body, err := marshal(c)
-	if err != nil {
+	last, err := r.follow(ctx, "snapshots", c, progress)
+	if err != nil || last.Snapshot == nil {
 		return snapshotReport{}, err
 	}
-	response, err := r.send(ctx, http.MethodPost, "snapshots", nil, body)
+	return *last.Snapshot, nil
+}
+
+func (r *remote) Verify(ctx context.Context, q verifyRequest, progress func(string)) (verifyReport, error) {
+	last, err := r.follow(ctx, "verify", q, progress)
+	if err != nil || last.Verify == nil {
+		return verifyReport{}, err
+	}
+	return *last.Verify, nil
+}
+
+// follow sends a request that takes time and returns the last event of the
+// answer, which is a result.
+func (r *remote) follow(ctx context.Context, path string, request any, progress func(string)) (event, error) {
+	body, err := marshal(request)
 	if err != nil {
-		return snapshotReport{}, err
+		return event{}, err
+	}
+	response, err := r.send(ctx, http.MethodPost, path, nil, body)
+	if err != nil {
+		return event{}, err
 	}
 	defer response.Body.Close()
 	for events := json.NewDecoder(response.Body); ; {
 		var e event
 		if err := events.Decode(&e); err != nil {
 			if ctx.Err() != nil {
-				return snapshotReport{}, ctx.Err()
+				return event{}, ctx.Err()
 			}
-			return snapshotReport{}, &failure{
-				Message: r.name + " ended before the snapshot was made", Next: "see its log, then try again", Err: err,
+			return event{}, &failure{
+				Message: r.name + " ended before it was done", Next: "see its log, then try again", Err: err,
 			}
 		}
 		switch {
-		case e.Snapshot != nil:
-			return *e.Snapshot, nil
+		case e.Snapshot != nil || e.Verify != nil:
+			return e, nil
 		case e.Error != nil:
-			return snapshotReport{}, e.Error.failure()
+			return event{}, e.Error.failure()
 		case progress != nil && e.Progress != "":
 			progress(e.Progress)
 		}

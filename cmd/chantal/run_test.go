@@ -101,6 +101,8 @@ func TestJSONShapes(t *testing.T) {
 		"list generations":      `[{"repo":"debian","tree":"dists/bookworm","generation":1,"observed":"2026-11-23T12:00:00Z","root_sha256":"0123456789abcdef"}]`,
 		"list channels":         `[]`,
 		"snapshot delete day1 ": `{"deleted":["day1"]}`,
+		"verify":                `{"blobs_checked":2,"bytes_checked":3072,"corrupt":[],"missing":[],"repaired":[],"problems":[],"ok":true}`,
+		"verify corrupt":        `{"blobs_checked":2,"bytes_checked":3072,"corrupt":[{"digest":"sha256:ab","repo":"debian","path":"pool/hello.deb","refs":["live","day1"]}],"missing":[],"repaired":[],"problems":[],"ok":false}`,
 	} {
 		if strings.HasPrefix(line, "snapshot delete") {
 			s.run(t.Context(), "snapshot", "create", "day1")

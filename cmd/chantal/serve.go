@@ -45,7 +45,9 @@ func serve(ctx context.Context, env *environment, o serveOptions) error {
 	err = s.listen()
 	if err == nil {
 		s.announce()
+		endScrub := s.startScrub(ctx)
 		err = s.wait(ctx)
+		endScrub()
 	}
 	return errors.Join(err, s.shutdown(), n.Close())
 }
@@ -185,8 +187,8 @@ func (s *server) reload() {
 		return
 	}
 	if cfg.Listen != old.Listen || !slices.Equal(cfg.Listeners, old.Listeners) || cfg.Data != old.Data || cfg.History != old.History ||
-		cfg.Forward.Intercept != old.Forward.Intercept || !reflect.DeepEqual(fixed(cfg.Egress), fixed(old.Egress)) || cfg.Download != old.Download {
-		s.log.Warn("listen, listeners, data, history, egress but for netrc, download and forward.intercept take effect at the next start")
+		cfg.Forward.Intercept != old.Forward.Intercept || !reflect.DeepEqual(fixed(cfg.Egress), fixed(old.Egress)) || cfg.Download != old.Download || cfg.Scrub != old.Scrub {
+		s.log.Warn("listen, listeners, data, history, egress but for netrc, download, scrub and forward.intercept take effect at the next start")
 	}
 	s.log.Info("configuration read again", "file", cfg.File)
 }

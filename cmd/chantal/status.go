@@ -26,7 +26,14 @@ func statusCommand(do func(action) cli.ActionFunc) *cli.Command {
 			if len(rows) == 0 {
 				return env.nothing(c.Context, b, "repositories", "point a client at "+env.address(c.Context, b).url(""))
 			}
-			return env.printStatus(rows)
+			if err := env.printStatus(rows); err != nil {
+				return err
+			}
+			server, err := b.Server(c.Context)
+			if err != nil {
+				return err
+			}
+			return env.printScrub(server.Scrub)
 		})),
 	}
 }

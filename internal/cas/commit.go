@@ -194,12 +194,13 @@ func (s *Store) batch() {
 		if e.err != nil && !s.isDropped(e) {
 			failed = append(failed, e)
 			first = errors.Join(first, fmt.Errorf("making blob %s durable: %w", e.blob.Digest, e.err))
-		} else if e.path != "" {
+		} else if e.err == nil && e.path != "" {
 			stored = append(stored, e.blob.Digest)
 		}
 	}
 	s.finish(batch, failed)
 	s.note(stored)
+	s.replaceDamaged(stored)
 	switch {
 	case first != nil:
 		first = s.trouble(first)
@@ -221,9 +222,6 @@ func (s *Store) finish(batch, failed []*entry) {
 		}
 		if s.pending[e.blob.Digest] == e {
 			delete(s.pending, e.blob.Digest)
-		}
-		if e.path != "" {
-			delete(s.refused, e.blob.Digest)
 		}
 		for _, a := range e.aliases {
 			delete(s.aliases, a)

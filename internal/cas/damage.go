@@ -170,8 +170,25 @@ func (s *Store) setAside(d chantal.Digest, fi fs.FileInfo, why string) bool {
 // keeps copies of blobs drops them when it rises.
 func (s *Store) Damaged() int64 { return s.damaged.Load() }
 
-// WasDamaged reports whether the blob with the SHA-256 d was found damaged once,
-// by this run or an earlier one.
+// replaceDamaged forgets the damaged copies of what is stored again.
+func (s *Store) replaceDamaged(stored []chantal.Digest) {
+	for _, d := range stored {
+		s.mu.Lock()
+		was, refused := s.aside[d], s.refused[d]
+		delete(s.aside, d)
+		delete(s.refused, d)
+		s.mu.Unlock()
+		if !was || refused {
+			continue
+		}
+		if err := s.disk.Remove(filepath.Join(s.dir, damagedDir, d.Hex())); err != nil {
+			s.log.Warn("removing a damaged blob that was replaced", "blob", d, "err", cause(err))
+		}
+	}
+}
+
+// WasDamaged reports whether the blob with the SHA-256 d was found damaged, by
+// this run or an earlier one, and has not been stored again since.
 func (s *Store) WasDamaged(d chantal.Digest) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -184,6 +201,7 @@ func (s *Store) SetAside() []chantal.Digest {
 	s.mu.RLock()
 	all := slices.Sorted(maps.Keys(s.aside))
 	s.mu.RUnlock()
+	// What was stored again is so a moment before that is noted.
 	return slices.DeleteFunc(all, func(d chantal.Digest) bool {
 		_, err := s.Find("", d)
 		return !errors.Is(err, fs.ErrNotExist)

@@ -87,8 +87,11 @@ func TestADamagedBlobIsSetAsideAndCanBeStoredAgain(t *testing.T) {
 	if !bytes.Equal(read(t, s, d), data) {
 		t.Error("other bytes after it was stored again")
 	}
-	if aside := s.SetAside(); len(aside) > 0 || !s.WasDamaged(d) {
+	if aside := s.SetAside(); len(aside) > 0 || s.WasDamaged(d) {
 		t.Errorf("still without a copy: %v", aside)
+	}
+	if left := names(t, filepath.Join(dir, damagedDir)); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 

@@ -26,6 +26,7 @@ type Config struct {
 	Forward   Forward
 	Egress    Egress
 	Download  Download
+	Scrub     Scrub
 	Repos     []Repo
 }
 
@@ -38,6 +39,12 @@ type Listener struct {
 // Cache limits what is kept.
 type Cache struct {
 	MaxSize int64 // bytes; 0 for no limit
+}
+
+// Scrub says how the whole store is read in the background.
+type Scrub struct {
+	Every     time.Duration // from the beginning of a pass to that of the next; 0 for never
+	Bandwidth int64         // bytes per second; 0 for no limit
 }
 
 // The words of Forward.
@@ -134,6 +141,7 @@ func Default() *Config {
 		History:  30 * day,
 		Forward:  Forward{Discover: true, Other: Deny, Connect: Tunnel, Intercept: Off},
 		Download: Download{Parallel: 8, PerHost: 4, Retries: 5, Timeout: 30 * time.Second},
+		Scrub:    Scrub{Every: 30 * day, Bandwidth: 10 << 20},
 	}
 }
 

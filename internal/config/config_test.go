@@ -81,6 +81,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		Forward:   Forward{Discover: true, Other: Deny, Connect: Tunnel, Intercept: Off},
 		Egress:    Egress{AllowPrivate: prefixes("10.1.0.0/16")},
 		Download:  Download{Parallel: 8, PerHost: 4, Bandwidth: 50 << 20, Retries: 5, Timeout: 30 * time.Second},
+		Scrub:     Scrub{Every: 30 * 24 * time.Hour, Bandwidth: 10 << 20},
 		Repos: []Repo{
 			{
 				Name: "debian", Type: Apt, Refresh: time.Minute,
@@ -119,7 +120,7 @@ func TestMarshalReadsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"contract": string(text), "nothing": "", "sizes": "cache: {max_size: 1000}\nhistory: 36h30m\nclients: []\n",
+		"contract": string(text), "nothing": "", "scrub": "scrub: {every: 0s, bandwidth: 0}\n", "sizes": "cache: {max_size: 1000}\nhistory: 36h30m\nclients: []\n",
 		"a list":   "repos: [{name: r, type: rpm, metalink: 'https://mirrors.example.org/metalink?repo=r&arch=x', list_refresh: 1h}]",
 		"no hosts": "repos: [{name: p, type: pypi, upstream: 'https://index.example.org/', files: []}]",
 	} {
@@ -288,5 +289,15 @@ func TestTheEnvironmentIsTheDefaultOfEgress(t *testing.T) {
 		if diff := cmp.Diff(want, c.Egress); diff != "" {
 			t.Errorf("%q -want +got\n%s", text, diff)
 		}
+	}
+}
+
+func TestScrub(t *testing.T) {
+	got, err := Parse("chantal.yaml", []byte("scrub: {every: 7d, bandwidth: 1MiB/s}"), environment(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Scrub{Every: 7 * 24 * time.Hour, Bandwidth: 1 << 20}); got.Scrub != want {
+		t.Errorf("got %+v, want %+v", got.Scrub, want)
 	}
 }

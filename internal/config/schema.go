@@ -46,6 +46,10 @@ func (d *decoder) config(c *Config, text string) {
 			"retries":   one(d, &c.Download.Retries, parseCount),
 			"timeout":   one(d, &c.Download.Timeout, parseDuration),
 		}),
+		"scrub": d.section("scrub", fields{
+			"every":     one(d, &c.Scrub.Every, parseDuration),
+			"bandwidth": one(d, &c.Scrub.Bandwidth, parseRate),
+		}),
 		"repos": func(n ast.Node) { d.repos(&c.Repos, n) },
 	})
 }

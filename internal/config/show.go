@@ -21,6 +21,7 @@ type (
 		Forward   shownForward    `yaml:"forward" json:"forward"`
 		Egress    shownEgress     `yaml:"egress" json:"egress"`
 		Download  shownDownload   `yaml:"download" json:"download"`
+		Scrub     shownScrub      `yaml:"scrub" json:"scrub"`
 		Repos     []shownRepo     `yaml:"repos,omitempty" json:"repos,omitempty"`
 	}
 	shownListener struct {
@@ -29,6 +30,10 @@ type (
 	}
 	shownCache struct {
 		MaxSize string `yaml:"max_size,omitempty" json:"max_size,omitempty"`
+	}
+	shownScrub struct {
+		Every     string `yaml:"every" json:"every"`
+		Bandwidth string `yaml:"bandwidth" json:"bandwidth"`
 	}
 	shownForward struct {
 		Discover   bool   `yaml:"discover" json:"discover"`
@@ -116,6 +121,7 @@ func (c *Config) shown() shown {
 			Parallel: c.Download.Parallel, PerHost: c.Download.PerHost, Retries: c.Download.Retries,
 			Bandwidth: limit(c.Download.Bandwidth, "/s"), Timeout: showDuration(c.Download.Timeout),
 		},
+		Scrub: shownScrub{Every: showDuration(c.Scrub.Every), Bandwidth: showSize(c.Scrub.Bandwidth) + "/s"},
 	}
 	for _, l := range c.Listeners {
 		s.Listeners = append(s.Listeners, shownListener(l))

@@ -20,8 +20,8 @@ const (
 
 // needs calls use for every file that generations promise: their roots, what
 // these list, and with deep what the indexes list. must says that a generation
-// cannot be served without it.
-func (v *verification) needs(ctx context.Context, groups []*group, deep bool, use func(g *group, p chantal.Promise, must bool) error) error {
+// cannot be served without it. problem is told what cannot be read.
+func (v *verification) needs(ctx context.Context, groups []*group, deep bool, problem func(string), use func(g *group, p chantal.Promise, must bool) error) error {
 	for _, g := range groups {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -37,7 +37,7 @@ func (v *verification) needs(ctx context.Context, groups []*group, deep bool, us
 			continue // the root is a finding of its own
 		}
 		if err != nil {
-			v.problem(g.title() + " cannot be read: " + err.Error())
+			problem(g.title() + " cannot be read: " + err.Error())
 			continue
 		}
 		must := map[string]bool{}
@@ -55,7 +55,7 @@ func (v *verification) needs(ctx context.Context, groups []*group, deep bool, us
 			}
 			for q, err := range v.Promises.Index(g.Repo, p) {
 				if err != nil {
-					v.problem(p.Path + " of " + g.title() + " cannot be read: " + err.Error())
+					problem(p.Path + " of " + g.title() + " cannot be read: " + err.Error())
 					break
 				}
 				if err := use(g, q, g.sealed && q.Kind == chantal.Artifact); err != nil {
@@ -113,7 +113,7 @@ func (v *verification) find(ctx context.Context) error {
 	}
 	v.mu.Unlock()
 	v.found = map[chantal.Digest]*finding{}
-	err = v.needs(ctx, v.groups, len(lost) > 0, func(g *group, p chantal.Promise, must bool) error {
+	err = v.needs(ctx, v.groups, len(lost) > 0, v.problem, func(g *group, p chantal.Promise, must bool) error {
 		d, gone, corrupt := v.gone(g.Repo, p, must, lost)
 		if gone {
 			f := v.note(d, corrupt)
@@ -195,6 +195,11 @@ func (v *verification) repair(ctx context.Context) error {
 		if !again {
 			break
 		}
+		if !v.Blobs {
+			if err := v.read(ctx); err != nil {
+				return err
+			}
+		}
 		if err := v.find(ctx); err != nil {
 			return err
 		}
@@ -213,7 +218,7 @@ func (v *verification) search(ctx context.Context) error {
 	if len(v.found) == 0 {
 		return nil
 	}
-	return v.needs(ctx, grouped(v.Everything), true, func(g *group, p chantal.Promise, _ bool) error {
+	return v.needs(ctx, grouped(v.Everything), true, v.problem, func(g *group, p chantal.Promise, _ bool) error {
 		for _, d := range p.Digests {
 			if f := v.found[d]; f != nil && (d.Strong() || g.Repo == f.Repo) {
 				f.offer(g.Repo, p)

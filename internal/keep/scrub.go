@@ -26,7 +26,7 @@ const (
 // ScrubOptions say how a store is read in the background. All are required.
 type ScrubOptions struct {
 	Every     time.Duration // from the beginning of a pass to that of the next
-	Bandwidth int64         // bytes per second
+	Bandwidth int64         // bytes per second; 0 for no limit
 	Log       *slog.Logger
 	Now       func() time.Time
 }
@@ -86,6 +86,9 @@ func (s ScrubState) Done() float64 {
 // Run scrubs until ctx ends.
 func (s *Scrub) Run(ctx context.Context) {
 	limit := rate.NewLimiter(rate.Limit(s.o.Bandwidth), burst)
+	if s.o.Bandwidth <= 0 {
+		limit.SetLimit(rate.Inf)
+	}
 	for {
 		wait := s.due()
 		if wait <= 0 {

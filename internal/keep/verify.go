@@ -81,7 +81,8 @@ type Finding struct {
 // set aside, so that the next request fetches them again. It may run while
 // everything else goes on. The error says why it could not be done.
 func (k *Keeper) Verify(ctx context.Context, q Request) (Report, error) {
-	v := &verification{Keeper: k, Request: q, groups: grouped(q.States), damaged: map[chantal.Digest]bool{}, repaired: map[chantal.Digest]bool{}}
+	v := &verification{Keeper: k, Request: q, groups: grouped(q.States), damaged: map[chantal.Digest]bool{}, repaired: map[chantal.Digest]bool{},
+		seen: map[chantal.Digest]bool{}}
 	if q.Blobs {
 		if err := v.surroundings(ctx); err != nil {
 			return Report{}, err
@@ -107,6 +108,7 @@ type verification struct {
 	Request
 	groups  []*group
 	aliases map[chantal.Digest][]cas.Alias // by blob
+	seen    map[chantal.Digest]bool        // read, where not all blobs are
 
 	mu       sync.Mutex
 	report   Report
@@ -175,7 +177,7 @@ func (v *verification) read(ctx context.Context) error {
 	return err
 }
 
-// eachBlob yields the blobs to be read, each once.
+// eachBlob yields the blobs to be read that were not yet.
 func (v *verification) eachBlob(ctx context.Context, yield func(chantal.Digest) error) error {
 	if v.Blobs {
 		all, err := v.Store.Digests()
@@ -185,12 +187,15 @@ func (v *verification) eachBlob(ctx context.Context, yield func(chantal.Digest) 
 		v.progress.Total = len(all)
 		return v.Store.Walk("", func(b cas.Blob) error { return yield(b.Digest) })
 	}
-	seen := map[chantal.Digest]bool{}
-	err := v.needs(ctx, v.groups, true, func(g *group, p chantal.Promise, _ bool) error {
+	var there []chantal.Digest
+	// What cannot be read is judged when every file has been.
+	ignore := func(string) {}
+	err := v.needs(ctx, v.groups, true, ignore, func(g *group, p chantal.Promise, _ bool) error {
 		d, err := v.sum(g.Repo, p)
-		if err == nil && !seen[d] {
+		if err == nil && !v.seen[d] {
 			if _, err := v.Store.Find("", d); err == nil {
-				seen[d] = true
+				v.seen[d] = true
+				there = append(there, d)
 			}
 		}
 		return nil
@@ -198,8 +203,8 @@ func (v *verification) eachBlob(ctx context.Context, yield func(chantal.Digest) 
 	if err != nil {
 		return err
 	}
-	v.progress.Total = len(seen)
-	for d := range seen {
+	v.progress.Total = len(v.seen)
+	for _, d := range there {
 		if err := yield(d); err != nil {
 			return err
 		}
