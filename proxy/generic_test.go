@@ -21,6 +21,7 @@ type origin struct {
 	mu    sync.Mutex
 	files map[string]originFile // by request target
 	asked []string              // methods and targets, and "if" where there was a condition
+	tag   string                // of the last condition
 }
 
 type originFile struct {
@@ -57,8 +58,9 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.mu.Lock()
 	f, ok := o.files[r.RequestURI]
 	what := r.Method + " " + r.RequestURI
-	if r.Header.Get("If-None-Match") != "" {
+	if tag := r.Header.Get("If-None-Match"); tag != "" {
 		what += " if"
+		o.tag = tag
 	}
 	o.asked = append(o.asked, what)
 	o.mu.Unlock()
@@ -142,6 +144,10 @@ func TestGenericFilesAreGoodForAsLongAsUpstreamSays(t *testing.T) {
 	s.advance(time.Hour)
 	g = s.wants(o, "the other tag", "/files/silent.txt", "one", hit, []string{"GET /pub/silent.txt if"})
 	g.wantHeader(t, "the other tag", "Chantal-Generation", "1")
+	if o.mu.Lock(); o.tag != `"3"` {
+		t.Errorf("it was asked for by %s", o.tag)
+	}
+	o.mu.Unlock()
 }
 
 func TestGenericFilesThatAreNotThere(t *testing.T) {

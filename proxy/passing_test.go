@@ -121,7 +121,7 @@ var ways = map[string]struct{ method, field string }{
 func TestFieldsOfOneConnectionGoNoFurther(t *testing.T) {
 	s, o := passesAll(t, "Connection: X-Back", "X-Back: 1", "Keep-Alive: timeout=5", "Proxy-Authenticate: Basic",
 		"Proxy-Connection: keep-alive", "Via: 1.0 other", "X-End: 1", "Upgrade: h2c")
-	const fields = "Connection: X-Hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n" +
+	const fields = "Connection: X-Hop, keep-alive, Upgrade\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n" +
 		"TE: deflate\r\nTrailer: X-T\r\nUpgrade: websocket\r\nProxy-Authorization: Basic bGl2ZTp4\r\nVia: 1.1 first (a, comment)\r\n"
 	for way, request := range ways {
 		resp, body := s.send(t, request.method+" http://o.example.org/"+way, fields+request.field, "")
