@@ -248,6 +248,8 @@ type MirrorLister interface {
 	// Lists returns the root that lists lead to, relative to the repository,
 	// and the forms that lists come in.
 	Lists() (root string, forms []string)
+	// NamesRoots reports whether lists of that form say which roots are right.
+	NamesRoots(form string) bool
 	// ListURL returns the one spelling of a list's URL, without what clients
 	// add for themselves. likely says whether, going by its shape, u may be
 	// the URL of a list at all; only the content tells whether it is.

@@ -101,7 +101,7 @@ func dnfReset(ts *testscript.TestScript, neg bool, args []string) {
 
 // dnfRepo writes the one repository, with signed metadata, and resets dnf:
 //
-//	dnf-repo URL [KEY=VALUE…]
+//	dnf-repo URL|metalink=URL|mirrorlist=URL [KEY=VALUE…]
 func dnfRepo(ts *testscript.TestScript, neg bool, args []string) {
 	dnfReset(ts, false, nil)
 	base := ts.Getenv("WORK") + "/dnf"
@@ -112,7 +112,10 @@ func dnfRepo(ts *testscript.TestScript, neg bool, args []string) {
 // dnfSource makes the repository at url, with signed metadata, the one that
 // the dnf below base knows; lines are further settings of it.
 func dnfSource(base, key, url string, lines ...string) error {
-	repo := fmt.Sprintf("[test]\nname=test\nbaseurl=%s\nenabled=1\ngpgcheck=0\nrepo_gpgcheck=1\ngpgkey=file://%s\n%s\n",
+	if !strings.HasPrefix(url, "metalink=") && !strings.HasPrefix(url, "mirrorlist=") {
+		url = "baseurl=" + url
+	}
+	repo := fmt.Sprintf("[test]\nname=test\n%s\nenabled=1\ngpgcheck=0\nrepo_gpgcheck=1\ngpgkey=file://%s\n%s\n",
 		url, key, strings.Join(lines, "\n"))
 	if err := os.MkdirAll(base+"/repos", 0o755); err != nil {
 		return err

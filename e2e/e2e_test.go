@@ -125,7 +125,8 @@ type world struct {
 	files  *testenv.Server // the other host of a PyPI index; nil if none
 	repos  map[string]repository
 	keys   map[string]*testenv.Key
-	proxy  *process // the running serve; nil if none
+	proxy  *process                   // the running serve; nil if none
+	made   map[string][]testenv.Files // what each rpm repository published, the last first
 }
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
@@ -147,7 +148,7 @@ func (w *world) environ() []string {
 }
 
 func setup(env *testscript.Env) error {
-	w := &world{vars: map[string]string{}, repos: map[string]repository{}, keys: map[string]*testenv.Key{}}
+	w := &world{vars: map[string]string{}, repos: map[string]repository{}, keys: map[string]*testenv.Key{}, made: map[string][]testenv.Files{}}
 	env.Values[worldKey{}] = w
 	for _, name := range []string{"archive", "stranger"} {
 		key, err := testenv.NewKey(name, time.Now().Add(-24*time.Hour))

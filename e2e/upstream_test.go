@@ -78,6 +78,9 @@ func parseItem(s string) (item, error) {
 //	sign NAME KEY|none                 publishes with another key, or without any
 //	hostile NAME FILE                  (apt) adds the file's text to Packages, publishes
 //	bomb NAME gz|zst|xz                (apt) publishes with a bomb for an index
+//	copy NAME PREFIX                   publishes it there too, as it is now and stays
+//	metalink PATH NAME URL…            (rpm) puts a list of mirrors there, which names the present repomd.xml
+//	mirrorlist PATH URL…               the same without naming anything
 //	put PATH TEXT, remove PATH         changes one file and nothing that speaks of it
 //	save PATH FILE                     what is served there
 //	fail FAULT PREFIX [TIMES], heal, release
@@ -100,6 +103,8 @@ func upstream(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(w.create(ts, verb, args[0], args[1:]))
 	case "publish", "stage", "delete", "yank", "sign", "hostile", "bomb":
 		ts.Check(w.change(ts, verb, args[0], args[1:]))
+	case "copy", "metalink", "mirrorlist":
+		ts.Check(w.list(verb, args))
 	default:
 		ts.Check(w.control(ts, verb, args))
 	}
@@ -186,6 +191,7 @@ func (w *world) change(ts *testscript.TestScript, verb, name string, args []stri
 	if err != nil {
 		return err
 	}
+	w.note(name, files)
 	if verb == "stage" {
 		w.server.Stage(name, files)
 		return nil

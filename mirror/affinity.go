@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"chantal"
 )
 
 const (
@@ -22,9 +24,10 @@ func (c *Conn) Close() { c.closed.Store(true) }
 // zero Client is nobody in particular.
 type Client struct {
 	Conn    *Conn
-	Name    string // address and user agent
-	NoCache bool   // the request asks for the newest state
-	Query   bool   // its URL has a query: of lone files, another one for every query
+	Name    string         // address and user agent
+	NoCache bool           // the request asks for the newest state
+	Query   bool           // its URL has a query: of lone files, another one for every query
+	Began   chantal.Digest // main root of the generation that the request itself names, as our lists of mirrors do; "" for none
 }
 
 type pairKey struct{ repo, tree, client string }
@@ -118,6 +121,9 @@ func (m *Mirror) beside(r *Repo, tree string, c Client) (state, bool) {
 // begun returns the generation of a tree that a client is held to: its
 // connection's, else the one its name used last.
 func (m *Mirror) begun(r *Repo, tree string, c Client) (state, bool) {
+	if s, ok := r.began(tree, c); ok {
+		return s, true
+	}
 	p := m.pair(r, tree, c, false)
 	if p == nil {
 		return state{}, false

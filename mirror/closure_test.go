@@ -36,7 +36,7 @@ func newRPM(t *testing.T, w *world) (*testenv.RPM, testenv.Files) {
 // metadata returns the paths of a publishing's metadata files.
 func metadata(files testenv.Files, kind string) (paths []string) {
 	for p := range files {
-		if strings.HasPrefix(p, "repodata/") && strings.Contains(p, kind+".xml.gz") {
+		if strings.HasPrefix(p, "repodata/") && strings.HasSuffix(p, kind+".xml.gz") {
 			paths = append(paths, p)
 		}
 	}

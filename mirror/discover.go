@@ -91,7 +91,9 @@ func (m *Mirror) Discover(ctx context.Context, u *url.URL, accept string) (*Repo
 	var failed error
 	for _, kind := range m.kinds() {
 		for _, loc := range m.Formats[kind].(chantal.Locator).Locate(u, accept) {
-			r, err := m.probe(ctx, kind, loc)
+			r, err := m.probe(ctx, kind+" "+loc.Base+" "+loc.Root, func(ctx context.Context) (*Repo, error) {
+				return m.recognise(ctx, kind, loc)
+			})
 			if err == nil {
 				return r, loc.Path, nil
 			}
@@ -104,7 +106,7 @@ func (m *Mirror) Discover(ctx context.Context, u *url.URL, accept string) (*Repo
 		}
 	}
 	if failed == nil {
-		failed = &unknownError{u.Redacted()}
+		return m.discoverList(ctx, u)
 	}
 	return nil, "", failed
 }
@@ -131,9 +133,8 @@ func (m *Mirror) kinds() []string {
 	return kinds
 }
 
-// probe checks one place, once for everybody who asks.
-func (m *Mirror) probe(ctx context.Context, kind string, loc chantal.Location) (*Repo, error) {
-	key := kind + " " + loc.Base + " " + loc.Root
+// probe looks at one place, which key names, once for everybody who asks.
+func (m *Mirror) probe(ctx context.Context, key string, look func(context.Context) (*Repo, error)) (*Repo, error) {
 	if no, ok := m.refused.Get(key); ok && m.Now().Before(no.until) {
 		return nil, no.err
 	}
@@ -142,7 +143,7 @@ func (m *Mirror) probe(ctx context.Context, kind string, loc chantal.Location) (
 		m.work.Go(func() {
 			defer m.probes.leave(key)
 			defer close(p.done)
-			if p.repo, p.err = m.recognise(m.ctx, kind, loc); p.err != nil && m.ctx.Err() == nil {
+			if p.repo, p.err = look(m.ctx); p.err != nil && m.ctx.Err() == nil {
 				m.refused.Add(key, refusal{p.err, m.Now().Add(refusalLife)})
 			}
 		})
@@ -179,11 +180,15 @@ func (m *Mirror) recognise(ctx context.Context, kind string, loc chantal.Locatio
 // asked for yet; it reports whether there was one.
 func (v *liveView) meet(ctx context.Context, class chantal.Class) bool {
 	locator, ok := v.Format.(chantal.Locator)
-	if !ok || len(v.bases) == 0 || v.m.Offline {
+	if !ok || v.m.Offline || !strings.HasPrefix(class.Path, v.Prefix()) || v.meetMirrors(ctx) != nil {
 		return false
 	}
-	base := v.bases[0].String()
-	u, err := url.Parse(v.upstreamOf(class.Path))
+	bases := v.sources()
+	if len(bases) == 0 {
+		return false
+	}
+	base := bases[0].String()
+	u, err := url.Parse(v.urlAt(bases[0], class.Path))
 	if err != nil {
 		return false
 	}
@@ -206,11 +211,4 @@ func (v *liveView) meet(ctx context.Context, class chantal.Class) bool {
 		}
 	}
 	return met
-}
-
-func (r *Repo) upstreamOf(p string) string {
-	if all := r.upstream(p); len(all) > 0 {
-		return all[0]
-	}
-	return ""
 }

@@ -200,7 +200,11 @@ func (f *flight) finish(err error) {
 
 // run fetches from one place after the other until the bytes are right.
 func (f *flight) run(ctx context.Context) error {
+	missing := f.repo.meetMirrors(ctx)
 	places, err := f.places()
+	if err == nil && len(places) == 0 {
+		err = missing
+	}
 	if err != nil {
 		return err
 	}
@@ -226,6 +230,7 @@ func (f *flight) run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
+			f.repo.blame(u)
 			f.m.Log.Warn("fetch failed", "repo", f.repo.Name, "path", f.promise.Path, "url", redact(u), "error", err)
 		}
 	}
@@ -300,7 +305,11 @@ func (r *Repo) mayLink(raw string) error {
 		return &chantal.RefusedError{What: raw, Why: "metadata links to what is no http or https URL"}
 	}
 	own := false
-	for _, b := range r.bases {
+	bases := r.bases
+	if r.list != nil {
+		bases = append(slices.Clip(bases), r.list.url)
+	}
+	for _, b := range bases {
 		own = own || strings.EqualFold(b.Host, u.Host)
 		if b.Scheme == "https" && u.Scheme == "http" {
 			return &chantal.RefusedError{What: redact(raw), Why: "an https repository links to plain http"}

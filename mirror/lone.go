@@ -88,7 +88,7 @@ func (v *liveView) openLone(ctx context.Context, path, from string) (*chantal.Fi
 	t.from = from
 	t.mu.Unlock()
 	if v.client.Query {
-		places, err := t.places()
+		places, err := t.places(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -154,19 +154,25 @@ func (r *Repo) follow(ctx context.Context, t *tree, fill *flight) (*chantal.File
 }
 
 // places returns the URLs of an opaque tree's file.
-func (t *tree) places() ([]string, error) {
+func (t *tree) places(ctx context.Context) ([]string, error) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.from != "" {
-		return []string{t.from}, t.repo.mayLink(t.from)
+	from := t.from
+	t.mu.Unlock()
+	if from != "" {
+		return []string{from}, t.repo.mayLink(from)
 	}
-	return t.repo.upstream(t.Name), nil
+	err := t.repo.meetMirrors(ctx)
+	places := t.repo.upstream(t.Name)
+	if len(places) > 0 {
+		err = nil
+	}
+	return places, err
 }
 
 // refreshOpaque asks one upstream after the other for a file that nothing
 // promises. The first of its content can be followed while it arrives.
 func (t *tree) refreshOpaque(ctx context.Context, run *refresh, had state) (state, error) {
-	places, err := t.places()
+	places, err := t.places(ctx)
 	if err != nil {
 		return state{}, err
 	}

@@ -55,15 +55,19 @@ type Options struct {
 
 // Settings describe one repository.
 type Settings struct {
-	Name       string
-	Type       string
-	Format     chantal.Format // nil: no format, every file stands for itself
-	Upstream   []string       // base URLs, tried in order
-	Keyring    chantal.Keyring
-	Refresh    time.Duration // how long a tree is served without asking upstream again; 0 means a minute
-	Files      []string      // hosts that pages may link to beside the upstream's own; nil for any
-	Discovered bool
-	Retired    bool // no longer configured: only its past states are answered
+	Name        string
+	Type        string
+	Format      chantal.Format // nil: no format, every file stands for itself
+	Upstream    []string       // base URLs, tried in order
+	Keyring     chantal.Keyring
+	Refresh     time.Duration // how long a tree is served without asking upstream again; 0 means a minute
+	Files       []string      // hosts that pages may link to beside the upstream's own; nil for any
+	Discovered  bool
+	List        string        // URL of a list of mirrors, which follow Upstream; "" for none
+	ListForm    string        // the form that the list has to have, as the Format names it
+	ListProves  bool          // roots that the list does not name are refused, also before there is one
+	ListRefresh time.Duration // how long the list is used without asking for it again; 0 means ten minutes
+	Retired     bool          // no longer configured: only its past states are answered
 }
 
 // Mirror is the live image of any number of repositories. It is safe for
@@ -77,6 +81,7 @@ type Mirror struct {
 	mu     sync.RWMutex
 	repos  map[string]*Repo
 	byBase map[string]*Repo // normalised upstream URL without scheme → repository
+	byList map[string]*Repo // the same of lists of mirrors
 
 	flights  group[*flight]
 	probes   group[*probe]
@@ -96,6 +101,7 @@ type Repo struct {
 	Settings
 	m     *Mirror
 	bases []*url.URL
+	list  *mirrorList   // nil where the settings name none
 	epoch atomic.Uint64 // rises whenever a head of this repository moves
 
 	mu     sync.Mutex
@@ -109,7 +115,7 @@ func New(o Options) *Mirror {
 	if o.History == 0 {
 		o.History = 30 * 24 * time.Hour
 	}
-	m := &Mirror{Options: o, repos: map[string]*Repo{}, byBase: map[string]*Repo{}}
+	m := &Mirror{Options: o, repos: map[string]*Repo{}, byBase: map[string]*Repo{}, byList: map[string]*Repo{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.lookups, _ = lru.New[lookupKey, found](100_000)
 	m.states, _ = lru.New[stateKey, state](20_000)
@@ -169,7 +175,9 @@ func (m *Mirror) newRepo(s Settings) (*Repo, error) {
 		}
 		r.bases = append(r.bases, u)
 	}
-	return r, nil
+	var err error
+	r.list, err = r.newList()
+	return r, err
 }
 
 // register enters r in the catalog and the tables. A repository that was
@@ -182,17 +190,21 @@ func (r *Repo) register() error {
 		return nil
 	}
 	if r.Name == "" {
-		r.Name = m.freeName(r.bases[0])
+		r.Name = m.freeName(r.origin())
 	}
 	old, err := m.Catalog.Repo(r.Name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	entry := catalog.Repo{Name: r.Name, Type: r.Type, Discovered: r.Discovered, Created: old.Created}
+	if r.list != nil {
+		entry.List, entry.ListForm = r.list.url.Redacted(), r.ListForm
+	}
 	for _, b := range r.bases {
 		entry.Upstream = append(entry.Upstream, b.Redacted())
 	}
-	if err != nil || old.Type != entry.Type || !slices.Equal(old.Upstream, entry.Upstream) || old.Discovered != entry.Discovered {
+	if err != nil || old.Type != entry.Type || !slices.Equal(old.Upstream, entry.Upstream) ||
+		old.Discovered != entry.Discovered || old.List != entry.List || old.ListForm != entry.ListForm {
 		if entry.Created.IsZero() {
 			entry.Created = m.Now()
 		}
@@ -202,17 +214,37 @@ func (r *Repo) register() error {
 	}
 	r.known = true
 	m.repos[r.Name] = r
-	maps.DeleteFunc(m.byBase, func(_ string, other *Repo) bool { return other.Name == r.Name })
+	same := func(_ string, other *Repo) bool { return other.Name == r.Name }
+	maps.DeleteFunc(m.byBase, same)
+	maps.DeleteFunc(m.byList, same)
 	if r.Retired {
 		return nil
 	}
-	for _, b := range r.bases {
-		key := baseKey(b)
-		if other := m.byBase[key]; other == nil || other.Discovered || other.Name == r.Name {
-			m.byBase[key] = r
+	claim := func(table map[string]*Repo, key string) {
+		if other := table[key]; other == nil || other.Discovered || other.Name == r.Name {
+			table[key] = r
 		}
 	}
+	for _, b := range r.bases {
+		claim(m.byBase, baseKey(b))
+	}
+	if r.list != nil {
+		canonical, _ := r.list.lister.ListURL(r.list.url)
+		claim(m.byList, listKey(canonical))
+	}
 	return nil
+}
+
+// origin returns the URL that stands for the repository: its first upstream,
+// else its list of mirrors.
+func (r *Repo) origin() *url.URL {
+	switch {
+	case len(r.bases) > 0:
+		return r.bases[0]
+	case r.list != nil:
+		return r.list.url
+	}
+	return &url.URL{}
 }
 
 // freeName makes a name of a repository's URL: host, port if unusual, and
@@ -223,14 +255,15 @@ func (m *Mirror) freeName(u *url.URL) string {
 	if p := u.Port(); p != "" && p != "80" && p != "443" {
 		host += "-" + p
 	}
-	for _, c := range strings.ToLower(host + strings.TrimSuffix(u.Path, "/")) {
+	for _, c := range strings.ToLower(host + strings.TrimSuffix(u.Path+" "+u.RawQuery, "/ ")) {
 		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '_' {
 			b.WriteRune(c)
 		} else {
 			b.WriteByte('-')
 		}
 	}
-	base := strings.Trim(b.String(), "-._")
+	base := b.String()
+	base = strings.Trim(base[:min(len(base), 150)], "-._")
 	if base == "" {
 		base = "repo"
 	}
@@ -290,10 +323,6 @@ func (r *Repo) urlAt(base *url.URL, p string) string {
 	u.RawPath = strings.ReplaceAll(u.EscapedPath(), "+", "%2B")
 	return u.String()
 }
-
-// sources returns the base URLs at which the repository is asked for, in the
-// order in which to try them.
-func (r *Repo) sources() []*url.URL { return r.bases }
 
 // tree returns the tree; it holds no state yet when nothing was observed of it.
 func (r *Repo) tree(t chantal.Tree) *tree {

@@ -146,6 +146,9 @@ func safe(path string) error {
 func foreign(c chantal.Class) bool { return strings.HasPrefix(c.Path, "+files/") }
 
 func (v *liveView) openRoot(ctx context.Context, class chantal.Class) (*chantal.File, error) {
+	if s, ok := v.began(class.Tree.Name, v.client); ok {
+		return v.openRootOf(s, class, chantal.Hit)
+	}
 	t := v.tree(class.Tree)
 	head, status, err := t.current(ctx, v.client.NoCache)
 	if err != nil {

@@ -44,6 +44,8 @@ func (e *tornError) Unwrap() error { return e.err }
 type place struct {
 	base *url.URL
 	last bool // no other one is asked after it
+
+	vouch *vouch // what a list of mirrors says of the main root; nil for nothing
 }
 
 // rootSet is what one upstream answered for the roots of a tree.
@@ -59,16 +61,25 @@ type rootSet struct {
 // refreshRoots learns upstream's newest state of a tree with real roots, makes
 // sure that all that is wanted of it is stored, and moves the head.
 func (t *tree) refreshRoots(ctx context.Context, had state) (state, error) {
+	if t.repo.list != nil {
+		return t.refreshListed(ctx, had)
+	}
+	return t.refreshFirst(ctx, t.repo.places(nil), had)
+}
+
+// refreshFirst takes the state that the first of the places has of which one
+// can be taken.
+func (t *tree) refreshFirst(ctx context.Context, places []place, had state) (state, error) {
 	var errs fetchErrors
-	bases := t.repo.sources()
-	for i, base := range bases {
-		next, err := t.refreshFrom(ctx, place{base: base, last: i == len(bases)-1}, had)
+	for _, from := range places {
+		next, err := t.refreshFrom(ctx, from, had)
 		if err == nil {
 			return next, nil
 		}
 		if unstorable(err) {
 			return state{}, err
 		}
+		t.repo.blame(from.base.String())
 		errs.add(err)
 		if ctx.Err() != nil {
 			break
@@ -181,6 +192,9 @@ func (t *tree) fetchRoots(ctx context.Context, from place, had state) (*rootSet,
 		if !errors.Is(err, fs.ErrNotExist) || i == len(t.Roots)-1 {
 			return nil, err
 		}
+	}
+	if err := from.vouch.check(from, set.files[0], set.body[set.files[0].Path]); err != nil {
+		return nil, err
 	}
 	unchanged := !had.zero() && len(had.gen.Roots) > 0 && set.files[0].Path == had.gen.Roots[0].Path && set.files[0].Digest == had.gen.Roots[0].Digest
 	if unchanged && (len(t.Roots) == 1 || t.repo.m.Now().Sub(had.Observed) > settled) {

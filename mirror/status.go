@@ -91,6 +91,9 @@ func (r *Repo) health(s *Status) {
 		s.Errors = append(s.Errors, t.notes...)
 		t.mu.Unlock()
 	}
+	if wrong := r.list.trouble(); wrong != "" {
+		s.Errors = append(s.Errors, wrong)
+	}
 	slices.Sort(s.Errors)
 }
 

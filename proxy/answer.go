@@ -50,7 +50,13 @@ var cacheStatus = [...]string{
 // open opens the target's path in its view.
 func (h *Handler) open(r *http.Request, t *target, view chantal.View) (*answer, error) {
 	f, err := view.Open(r.Context(), t.path)
+	if err == nil {
+		err = t.outdated(f)
+	}
 	if err != nil {
+		if f != nil {
+			f.Close()
+		}
 		return nil, err
 	}
 	if f.Kind == chantal.Opaque && !t.state.Live && r.URL.RawQuery != "" {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,8 +16,9 @@ import (
 type Explained struct {
 	mirror.Explanation
 	Repo, Ref, Path string
-	Status          int    // what a request would get, as far as can be told without asking upstream
-	Reason, Next    string // for an error
+	Status          int      // what a request would get, as far as can be told without asking upstream
+	Lists           []string // for a root that lists of mirrors lead to: the paths of our own, on this server
+	Reason, Next    string   // for an error
 }
 
 // Explain says what a URL resolves to: a mirror URL of this server, its path
@@ -61,14 +63,31 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 		return e, nil
 	}
 	e := Explained{Repo: t.repo.Name, Ref: t.ref.String(), Path: t.path}
+	path := t.repo.Canonical(t.path)
+	root, lists := t.repo.OwnLists()
+	form, isList := t.repo.OwnList(path)
+	if isList {
+		path = root
+	}
+	if root != "" && path == root {
+		for _, p := range lists {
+			e.Lists = append(e.Lists, "/"+t.repo.Name+"@"+t.ref.String()+"/"+p)
+		}
+	}
 	var at time.Time
 	if !t.state.Live {
 		if at, err = t.state.At(t.repo.Name); err != nil {
 			return failed(e, err), nil
 		}
 	}
-	if e.Explanation, err = t.repo.Explain(ctx, t.repo.Canonical(t.path), at); err != nil {
+	if e.Explanation, err = t.repo.Explain(ctx, path, at); err != nil {
 		return failed(e, err), nil
+	}
+	switch {
+	case t.began != "" && path == root && !slices.Contains(e.Digests, t.began):
+		e.Verdict = "a list of mirrors named the root of another generation: that is answered while it is retained, and 404 then"
+	case isList:
+		e.Verdict = "a " + form + " made here, which leads to this repository alone; its root: " + e.Verdict
 	}
 	if e.Stored {
 		e.Status = http.StatusOK

@@ -124,6 +124,9 @@ func (h *Handler) find(r *http.Request, t *target) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if form, ok := t.repo.OwnList(t.path); ok {
+		return h.mirrorList(r, t, view, form)
+	}
 	a, err := h.open(r, t, view)
 	var unkept *mirror.UnkeptError
 	if errors.As(err, &unkept) {

@@ -16,14 +16,15 @@ import (
 
 // target is what a request means.
 type target struct {
-	forward bool         // the client believes to talk to upstream
-	tls     bool         // inside an intercepted connection
-	url     *url.URL     // forward: what it asked for
-	folded  bool         // written http://HTTPS///host/path
-	own     http.Handler // one of Chantal's own pages; the rest is unset
-	repo    *mirror.Repo // nil: belongs to no known repository
-	path    string       // in the repository, decoded
-	base    string       // the escaped URL path that the repository's own paths follow
+	forward bool           // the client believes to talk to upstream
+	tls     bool           // inside an intercepted connection
+	url     *url.URL       // forward: what it asked for
+	folded  bool           // written http://HTTPS///host/path
+	own     http.Handler   // one of Chantal's own pages; the rest is unset
+	repo    *mirror.Repo   // nil: belongs to no known repository
+	path    string         // in the repository, decoded
+	base    string         // the escaped URL path that the repository's own paths follow
+	began   chantal.Digest // the root that the URL names, as our lists of mirrors make them; "" for none
 	ref     snapshot.Ref
 	pinned  bool // the URL itself names the ref
 	state   *snapshot.State
@@ -144,6 +145,7 @@ func (h *Handler) mirrorURL(r *http.Request) (*target, error) {
 	if !slash {
 		return &target{own: t.redirect("").handler}, nil
 	}
+	t.enter()
 	return t, h.resolveRef(t, refText)
 }
 
@@ -162,7 +164,7 @@ func (h *Handler) atURL(r *http.Request, rest string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := h.locate(r, &url.URL{Scheme: "http", Host: parts[2], Path: "/" + p}, ref)
+	t, err := h.locate(r, &url.URL{Scheme: "http", Host: parts[2], Path: "/" + p, RawQuery: r.URL.RawQuery}, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +173,7 @@ func (h *Handler) atURL(r *http.Request, rest string) (*target, error) {
 	}
 	t.forward, t.pinned = false, true
 	t.base = "/-/" + strings.TrimSuffix(rest, strings.TrimPrefix(t.path, t.repo.Prefix()))
+	t.enter()
 	return t, nil
 }
 
@@ -236,6 +239,7 @@ func (h *Handler) forward(r *http.Request, u *url.URL, refText string, tls bool)
 		own := strings.TrimSuffix(strings.TrimPrefix(t.path, t.repo.Prefix()), "/")
 		t.base = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), own)
 	}
+	t.enter()
 	return t, nil
 }
 
@@ -251,7 +255,12 @@ func (h *Handler) locate(r *http.Request, u *url.URL, refText string) (*target, 
 	if slices.Contains(strings.Split(u.Path, "/"), "..") || strings.ContainsRune(u.Path, 0) {
 		return nil, &chantal.RefusedError{What: "the path of " + u.Redacted(), Why: "it leads out of the repository"}
 	}
-	t.repo, t.path = h.Mirror.Find(r.Context(), u)
+	if found, err := h.place(t, u); found || err != nil {
+		return t, err
+	}
+	if t.repo, t.path = h.Mirror.FindList(u); t.repo == nil {
+		t.repo, t.path = h.Mirror.Find(r.Context(), u)
+	}
 	return t, nil
 }
 
@@ -278,7 +287,9 @@ func (h *Handler) view(r *http.Request, t *target) (chantal.View, error) {
 		if t.repo.Retired {
 			return nil, &statusError{http.StatusNotFound, "repository " + t.repo.Name + " is no longer configured: only its snapshots and instants are answered, /" + t.repo.Name + "@REF/"}
 		}
-		return t.repo.Live(client(r)), nil
+		c := client(r)
+		c.Began = t.began
+		return t.repo.Live(c), nil
 	}
 	at, err := t.state.At(t.repo.Name)
 	if err != nil {

@@ -74,6 +74,8 @@ type (
 		Name        string     `json:"name"`
 		Type        string     `json:"type"`
 		Upstream    []string   `json:"upstream"`
+		List        string     `json:"list,omitempty"`      // URL of a list of mirrors
+		ListForm    string     `json:"list_form,omitempty"` // metalink or mirrorlist
 		Trees       int        `json:"trees"`
 		Generations int        `json:"generations"`
 		Artifacts   int        `json:"artifacts"`
@@ -163,6 +165,7 @@ type (
 		Size       int64     `json:"size,omitempty"`
 		Stored     bool      `json:"stored"`
 		Mirrors    []string  `json:"mirrors,omitempty"` // where it would be fetched, in order
+		Lists      []string  `json:"lists,omitempty"`   // for the root of an rpm repository: where lists of mirrors that lead here are
 		Reason     string    `json:"reason,omitempty"`  // why it would fail, or how it was found
 		Next       string    `json:"next,omitempty"`    // what to do about it
 	}

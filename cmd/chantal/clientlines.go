@@ -216,13 +216,13 @@ func dnfMirror(o order) string {
 	var b strings.Builder
 	b.WriteString("# for /etc/yum.repos.d/chantal.repo\n")
 	for _, r := range o.repos {
-		b.WriteString(dnfSection(r, o.mirror(r)+"/"))
+		b.WriteString(dnfSection(r, "baseurl", o.mirror(r)+"/"))
 	}
 	return b.String()
 }
 
-func dnfSection(r repoRow, base string) string {
-	section := fmt.Sprintf("\n[%s]\nname=%s\nbaseurl=%s\nenabled=1\ngpgcheck=1\n", r.Name, r.Name, base)
+func dnfSection(r repoRow, key, at string) string {
+	section := fmt.Sprintf("\n[%s]\nname=%s\n%s=%s\nenabled=1\ngpgcheck=1\n", r.Name, r.Name, key, at)
 	if r.Keyring != "" {
 		return section + "gpgkey=file://" + r.Keyring + "\n"
 	}
@@ -242,11 +242,14 @@ func dnfProxy(o order) string {
 	var b strings.Builder
 	b.WriteString("# for /etc/yum.repos.d/chantal.repo\n")
 	for _, r := range o.repos {
-		base := ""
-		if len(r.Upstream) > 0 {
-			base = r.Upstream[0]
+		key, at := "baseurl", ""
+		switch {
+		case r.List != "":
+			key, at = r.ListForm, r.List
+		case len(r.Upstream) > 0:
+			at = r.Upstream[0]
 		}
-		b.WriteString(dnfSection(r, base) + proxy)
+		b.WriteString(dnfSection(r, key, at) + proxy)
 	}
 	return b.String()
 }

@@ -49,6 +49,9 @@ func (env *environment) printExplanation(e explanation) error {
 	for _, m := range e.Mirrors {
 		field("mirror", m)
 	}
+	for _, l := range e.Lists {
+		field("list", l)
+	}
 	answer, color := "yes", green
 	if !e.OK {
 		answer, color = "no", red

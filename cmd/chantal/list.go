@@ -69,8 +69,11 @@ func listRepos(ctx context.Context, env *environment, b backend) error {
 	t := table{header: []string{"NAME", "TYPE", " TREES", " GENERATIONS", " ARTIFACTS", " SIZE", "UPSTREAM"}}
 	for _, r := range repos {
 		upstream := "-"
-		if len(r.Upstream) > 0 {
+		switch {
+		case len(r.Upstream) > 0:
 			upstream = r.Upstream[0]
+		case r.List != "":
+			upstream = r.List
 		}
 		if more := len(r.Upstream) - 1; more > 0 {
 			upstream += fmt.Sprintf(" (+%d)", more)

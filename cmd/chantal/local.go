@@ -47,7 +47,7 @@ func (l *local) Repos(ctx context.Context) ([]repoRow, error) {
 			return nil, err
 		}
 		row := repoRow{
-			Name: r.Name, Type: r.Type, Upstream: r.Addresses(), Trees: s.Trees, Generations: s.Generations,
+			Name: r.Name, Type: r.Type, Upstream: r.Addresses(), List: r.List, ListForm: r.ListForm, Trees: s.Trees, Generations: s.Generations,
 			Artifacts: s.Cached, Bytes: s.Bytes, Keyring: l.keyring(r.Name), Configured: l.configured(r.Name),
 		}
 		if r.Type == config.Apt {
@@ -260,7 +260,7 @@ func (l *local) Explain(ctx context.Context, raw string) (explanation, error) {
 	e := explanation{
 		URL: raw, OK: x.Status == http.StatusOK, Status: x.Status, Repo: x.Repo, Ref: x.Ref, Path: x.Path,
 		Kind: x.Kind, Tree: x.Tree, Generation: x.Generation, Observed: x.Observed, Size: x.Size, Stored: x.Stored, Mirrors: x.Upstream,
-		Reason: x.Reason, Next: x.Next,
+		Reason: x.Reason, Next: x.Next, Lists: x.Lists,
 	}
 	if len(x.Digests) > 0 {
 		e.Digest = string(x.Digests[0])

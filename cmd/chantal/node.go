@@ -158,6 +158,7 @@ func (n *node) apply(cfg *config.Config) error {
 			// What was configured had a keyring, perhaps: without its
 			// configuration nothing new is taken in.
 			Retired: !r.Discovered,
+			List:    r.List, ListForm: r.ListForm,
 		})
 	}
 	up, err := readUpstreams(cfg, n.log.Warn)
@@ -189,6 +190,16 @@ func settings(c config.Repo, format chantal.Format) (mirror.Settings, error) {
 	}
 	s := mirror.Settings{Name: c.Name, Type: c.Type, Format: format, Upstream: upstream}
 	s.Refresh = max(c.Refresh, time.Nanosecond) // 0s: every time
+	for form, list := range map[string]string{"mirrorlist": c.Mirrorlist, "metalink": c.Metalink} {
+		if list == "" {
+			continue
+		}
+		urls, err := bare([]string{list})
+		if err != nil {
+			return s, fmt.Errorf("%s of %s: %w", form, c.Name, err)
+		}
+		s.List, s.ListForm, s.ListProves, s.ListRefresh = urls[0], form, form == "metalink", c.ListRefresh
+	}
 	if c.Keyring != "" {
 		ring, err := sign.LoadKeyring(c.Keyring)
 		if err != nil {
@@ -232,7 +243,7 @@ func (n *node) openConnect(cfg *config.Config) (err error) {
 func configuredHosts(cfg *config.Config) map[string]bool {
 	hosts := map[string]bool{}
 	for _, c := range cfg.Repos {
-		for _, raw := range slices.Concat(c.Upstream, c.Files) {
+		for _, raw := range slices.Concat(c.Upstream, c.Files, mirrorLists(c)) {
 			if u, err := url.Parse(raw); err == nil {
 				hosts[strings.ToLower(u.Hostname())] = true
 			}

@@ -87,6 +87,15 @@ func (s *sums) check(w Want, size, got int64) (chantal.Digest, error) {
 	return have["sha256"], nil
 }
 
+// Check returns nil for content that is what w promises, else a
+// *chantal.MismatchError.
+func (w Want) Check(content []byte) error {
+	s := newSums(w.Digests)
+	s.write(content)
+	_, err := s.check(w, w.Size, int64(len(content)))
+	return err
+}
+
 func sizeMismatch(path string, want, got int64) error {
 	return &chantal.MismatchError{
 		Path: path, Want: strconv.FormatInt(want, 10) + " bytes", Got: strconv.FormatInt(got, 10) + " bytes",

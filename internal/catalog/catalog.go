@@ -90,6 +90,8 @@ type Repo struct {
 	Name       string    `json:"name"` // [a-z0-9][a-z0-9._-]*
 	Type       string    `json:"type"`
 	Upstream   []string  `json:"upstream"`
+	List       string    `json:"list,omitempty"`       // URL of a list of mirrors; "" for none
+	ListForm   string    `json:"list_form,omitempty"`  // and the form it has
 	Discovered bool      `json:"discovered,omitempty"` // recognised in requests; nobody configured it
 	Created    time.Time `json:"created"`
 }
@@ -251,7 +253,7 @@ func (c *Catalog) PutRepo(r Repo) error {
 
 func (r Repo) same(s Repo) bool {
 	return r.Name == s.Name && r.Type == s.Type && r.Discovered == s.Discovered &&
-		strings.Join(r.Upstream, "\n") == strings.Join(s.Upstream, "\n")
+		strings.Join(r.Upstream, "\n") == strings.Join(s.Upstream, "\n") && r.List == s.List && r.ListForm == s.ListForm
 }
 
 // Repo returns the repository with that name, or fs.ErrNotExist.

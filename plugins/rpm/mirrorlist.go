@@ -30,6 +30,9 @@ const rootPath = repodata + "/" + repomd
 // Lists implements chantal.MirrorLister.
 func (Format) Lists() (root string, forms []string) { return rootPath, []string{metalink, mirrorlist} }
 
+// NamesRoots implements chantal.MirrorLister.
+func (Format) NamesRoots(form string) bool { return form == metalink }
+
 // forOneClient are the query parameters that a client sets for itself: they
 // count it, or choose among mirrors, and lead to the same repository.
 var forOneClient = []string{"countme", "protocol", "location", "country", "ip", "time"}
