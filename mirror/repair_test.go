@@ -58,7 +58,7 @@ func TestWhatIsDamagedIsFetchedAgain(t *testing.T) {
 	for _, kind := range damageKinds {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
-			s, r, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 300 << 10}, baseA)
+			s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1", Size: 300 << 10}, baseA)
 			wantGet(t, live, at, s.content(at))
 			opaque := "dists/bookworm/main/installer-amd64/image"
 			w.up.put(baseA+opaque, []byte("an image"))
@@ -69,7 +69,7 @@ func TestWhatIsDamagedIsFetchedAgain(t *testing.T) {
 			for _, path := range []string{inRelease, packagesXZ, at, opaque} {
 				for _, frozen := range []bool{false, true} {
 					w.damages()[kind](s.content(path))
-					r = w.forget(baseA)
+					r := w.forget(baseA)
 					view := r.Live(Client{})
 					if frozen {
 						view = r.At(then, false)
@@ -85,14 +85,14 @@ func TestWhatCannotBeHadAgainIsAnErrorAndNotAnAnswer(t *testing.T) {
 	for _, kind := range damageKinds {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
-			s, r, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1"}, baseA)
+			s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1"}, baseA)
 			wantGet(t, live, at, s.content(at))
 			w.clock.advance(time.Second)
 			then := w.clock.now()
 			for _, path := range []string{inRelease, packagesXZ, at} {
 				w.damages()[kind](s.content(path))
 			}
-			r = w.forget(baseA)
+			r := w.forget(baseA)
 			w.up.fail(down, "", -1)
 			for _, path := range []string{inRelease, packagesXZ, at} {
 				var up *chantal.UpstreamError
@@ -109,13 +109,13 @@ func TestWhatCannotBeHadAgainIsAnErrorAndNotAnAnswer(t *testing.T) {
 // path must not be called unknown.
 func TestADamagedIndexDoesNotHideWhatItLists(t *testing.T) {
 	w := newWorld(t)
-	s, r, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1"}, baseA)
+	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1"}, baseA)
 	wantGet(t, live, at, s.content(at))
 	w.clock.advance(time.Second)
 	then := w.clock.now()
 	damage := w.damages()["other bytes, found by a check"]
 	damage(s.content(packagesXZ))
-	r = w.forget(baseA)
+	r := w.forget(baseA)
 	wantGet(t, r.At(then, false), at, s.content(at))
 
 	damage(s.content(packagesXZ))
@@ -130,7 +130,7 @@ func TestALostHeadIsReplacedByTheNewest(t *testing.T) {
 	for _, kind := range damageKinds {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
-			s, r, live, _ := debianWith(t, w, testenv.Package{Name: "hello", Version: "1"}, baseA)
+			s, _, live, _ := debianWith(t, w, testenv.Package{Name: "hello", Version: "1"}, baseA)
 			wantGet(t, live, inRelease, s.content(inRelease))
 			old := s.content(inRelease)
 			w.clock.advance(time.Second)
@@ -139,7 +139,7 @@ func TestALostHeadIsReplacedByTheNewest(t *testing.T) {
 			s.add(testenv.Package{Name: "hello", Version: "2"})
 			s.publish(w.up, baseA)
 			w.damages()[kind](old)
-			r = w.forget(baseA)
+			r := w.forget(baseA)
 			wantGet(t, r.Live(Client{}), inRelease, s.content(inRelease))
 			_, _, err := get(t, r.At(then, false), inRelease)
 			if !lost(err) || errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*chantal.UpstreamError)) {
