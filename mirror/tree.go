@@ -177,7 +177,7 @@ func (t *tree) due(now time.Time, force bool) bool {
 	if t.fails > 0 {
 		most := backoffFirst
 		if !t.head.zero() {
-			most = min(backoffMax, max(t.repo.Refresh, backoffMin))
+			most = min(backoffMax, t.repo.Refresh)
 		}
 		return now.Sub(t.failed) >= min(backoffMin<<min(t.fails-1, 10), most)
 	}
