@@ -82,6 +82,8 @@ func (f *flight) take(ctx context.Context, resp *fetch.Response, others []string
 func (f *flight) explained(err error, resp *fetch.Response, got int64) error {
 	var known *chantal.UpstreamError
 	switch {
+	case errors.Is(err, errTooLong):
+		return fetch.Unusable(redact(resp.URL), err)
 	case !broken(err) || errors.As(err, &known) || errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, errEarly) && f.promise.Size >= 0 && resp.Size < 0:
@@ -89,6 +91,9 @@ func (f *flight) explained(err error, resp *fetch.Response, got int64) error {
 	}
 	return &chantal.UpstreamError{URL: redact(resp.URL), Err: err}
 }
+
+// errTooLong ends an index that has no promised size and no end.
+var errTooLong = fmt.Errorf("more than the %d bytes that an index without a promised size may have", maxUnsized)
 
 // errEarly is the end of a body that should go on.
 var errEarly = errors.New("ended early")
@@ -103,7 +108,7 @@ func copyBody(g *cas.Growing, body io.Reader, buf []byte, limit int64) error {
 				return werr
 			}
 			if g.Written() > limit {
-				return fmt.Errorf("more than the %d bytes that an index without a promised size may have", limit)
+				return errTooLong
 			}
 		}
 		if err == io.EOF {
