@@ -66,6 +66,12 @@ func (s *site) advance(d time.Duration) {
 
 func newSite(t testing.TB, change func(*Options)) *site {
 	t.Helper()
+	return newSiteFrom(t, (*site).source, change)
+}
+
+// newSiteFrom is newSite with another way upstream.
+func newSiteFrom(t testing.TB, from func(*site) fetch.Source, change func(*Options)) *site {
+	t.Helper()
 	s := &site{t: t, at: time.Now()}
 	var err error
 	if s.up, err = testenv.NewServer(); err != nil {
@@ -84,7 +90,7 @@ func newSite(t testing.TB, change func(*Options)) *site {
 	}
 	t.Cleanup(func() { names.Close() })
 	log := slog.New(slog.DiscardHandler)
-	source := s.source()
+	source := from(s)
 	s.mirror = mirror.New(mirror.Options{
 		Store: store, Catalog: names, Source: source, Now: s.now, Log: log, Allows: httpcache.Fresh,
 		Formats: map[string]chantal.Format{"apt": &apt.Format{Belongs: sign.Belongs}, "rpm": rpm.Format{Belongs: sign.Belongs}, "pypi": pypi.Format{}},
