@@ -258,6 +258,7 @@ func (m *Mirror) recogniseList(ctx context.Context, kind string, lister chantal.
 	body, read, err := m.fetchList(ctx, &fetch.Request{URL: at.String()}, lister)
 	var other *notListError
 	if errors.As(err, &other) || errors.Is(err, fs.ErrNotExist) {
+		m.Log.Debug("not a list of mirrors", "url", at.Redacted(), "error", err)
 		return nil, &unknownError{at.Redacted()}
 	}
 	if err != nil {
@@ -284,6 +285,7 @@ func (m *Mirror) recogniseList(ctx context.Context, kind string, lister chantal.
 		return nil, err
 	}
 	if _, _, err := r.tree(class.Tree).current(ctx, false); err != nil {
+		m.Log.Info("a list of mirrors leads to no repository", "url", at.Redacted(), "error", err)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, &unknownError{at.Redacted()} // a list of something else
 		}
