@@ -352,6 +352,9 @@ func TestKilledAtRandomNothingIsWrongOrLeftBehind(t *testing.T) {
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}
+	if out, err := execute(t.Context(), f.environ(), binary(), "--data", f.path("data"), "--config", f.path("chantal.yaml"), "verify"); err != nil {
+		t.Errorf("verify: %v\n%s", err, out)
+	}
 	p = f.serve(t)
 	if left := temporary(t, f.path("data")); len(left) > 0 {
 		t.Errorf("%d temporary files are left behind, the first %s", len(left), left[0])
