@@ -13,11 +13,15 @@ import (
 	"chantal"
 )
 
-// What upstream lists and does not deliver holds a new state back for so many
-// refreshes, and at least so long.
 const (
+	// What upstream lists and does not deliver right holds a new state back for
+	// so many refreshes, and at least so long.
 	heldRefreshes = 10
 	heldMin       = 30 * time.Second
+
+	// What upstream lists and says it does not have may be on its way: it holds
+	// a new state back for one refresh, and at most so long.
+	heldAbsent = 15 * time.Second
 )
 
 // lost returns an error while the new generation lacks a root file that the
@@ -31,7 +35,7 @@ func (t *tree) lost(had, next chantal.Generation, set *rootSet, last bool) error
 			t.got(f.Path)
 		case !failed && !last:
 			return &tornError{fmt.Errorf("%s of the last state has no counterpart in the new one", f.Path)}
-		case failed && t.waitsFor(f.Path):
+		case failed && t.waitsFor(f.Path, t.heldWrong()):
 			return fmt.Errorf("the new state is held back for %s: %s", f.Path, why)
 		}
 	}
@@ -39,9 +43,7 @@ func (t *tree) lost(had, next chantal.Generation, set *rootSet, last bool) error
 }
 
 // complete stores every index that is wanted under a new root; a tree's first
-// generation is served without. What upstream does not have while its root
-// stays as it is, is not waited for, and nothing is waited for beyond what
-// waitsFor allows.
+// generation is served without. Nothing is waited for for ever: see forgo.
 func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state, last bool) error {
 	if had.zero() {
 		return nil
@@ -51,23 +53,20 @@ func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state
 		return err
 	}
 	var mu sync.Mutex
-	var absent []string
-	failed := map[string]error{}
+	failed := map[string]error{} // by wantName
 	var jobs errgroup.Group
 	jobs.SetLimit(4)
 	for _, p := range need {
-		if since, ok := t.lacks(p.Path); ok && t.tooLong(since) {
-			set.failed[p.Path] = "upstream lists it and does not deliver it"
+		name := wantName(t.repo.Format, p.Path)
+		if t.lacks(name) >= t.heldWrong() {
+			set.failed[name] = "upstream lists it and does not deliver it"
 			continue // closeOver goes on trying
 		}
 		jobs.Go(func() error {
-			err := t.ensure(ctx, p)
-			mu.Lock()
-			defer mu.Unlock()
-			if errors.Is(err, fs.ErrNotExist) {
-				absent = append(absent, p.Path)
-			} else if err != nil {
-				failed[p.Path] = err
+			if err := t.ensure(ctx, p); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[name] = err
 			}
 			return nil
 		})
@@ -76,81 +75,86 @@ func (t *tree) complete(ctx context.Context, l *listing, set *rootSet, had state
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if len(absent) == 0 && len(failed) == 0 {
+	if len(failed) == 0 {
 		return nil // whatever upstream has by now: this state is whole
 	}
 	if err := t.changed(ctx, set); err != nil {
 		return err
 	}
-	return t.forgo(absent, failed, set, last)
+	return t.forgo(failed, set, last)
 }
 
-// forgo decides whether a state becomes the head without some of its wanted
-// indexes: absent ones, which upstream says it does not have, and failed ones.
-func (t *tree) forgo(absent []string, failed map[string]error, set *rootSet, last bool) error {
-	for _, p := range absent {
-		if _, known := t.lacks(p); !known && !last {
-			return &tornError{fmt.Errorf("upstream lists %s and does not have it", p)}
+// forgo decides whether a state becomes the head without the wanted indexes
+// that failed: nil when none of them is waited for any longer.
+func (t *tree) forgo(failed map[string]error, set *rootSet, last bool) error {
+	for name, err := range failed {
+		absent := errors.Is(err, fs.ErrNotExist)
+		hold := t.heldWrong()
+		if absent {
+			hold = min(heldAbsent, t.repo.Refresh)
 		}
-	}
-	for p, err := range failed {
-		if wrong := (*chantal.MismatchError)(nil); errors.As(err, &wrong) && !last {
-			return &tornError{err}
+		lacking := t.lacks(name)
+		var wrong *chantal.MismatchError
+		switch {
+		case lacking >= 0 && lacking >= hold: // known, and waited for long enough
+		case (absent || errors.As(err, &wrong)) && !last:
+			return &tornError{fmt.Errorf("%s is listed, and upstream is not there yet: %w", name, err)}
+		case t.waitsFor(name, hold):
+			return fmt.Errorf("the new state is held back for %s: %w", name, err)
 		}
-		if t.waitsFor(p) {
-			return fmt.Errorf("the new state is held back for %s: %w", p, err)
+		if absent {
+			t.repo.m.Log.Info("upstream lists an index that it does not have", "repo", t.repo.Name, "path", name)
+			continue
 		}
-		set.failed[p] = "upstream lists it and does not deliver it: " + err.Error()
-	}
-	for _, p := range absent {
-		t.waitsFor(p)
-		t.repo.m.Log.Info("upstream lists an index that it does not have", "repo", t.repo.Name, "path", p)
+		set.failed[name] = "upstream lists it and does not deliver it: " + err.Error()
 	}
 	return nil
 }
 
+// heldWrong is for how long a file that upstream does not deliver right holds a
+// new state back.
+func (t *tree) heldWrong() time.Duration { return max(heldRefreshes*t.repo.Refresh, heldMin) }
+
 // waitsFor notes that upstream does not deliver a file of its newest state, and
 // reports whether that state is still to be held back for it.
-func (t *tree) waitsFor(path string) bool {
+func (t *tree) waitsFor(name string, hold time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	since, ok := t.lacking[path]
-	if !ok {
-		since = t.repo.m.Now()
-		if t.lacking == nil {
-			t.lacking = map[string]time.Time{}
-		}
-		t.lacking[path] = since
+	if t.lacking == nil {
+		t.lacking = map[string]time.Time{}
 	}
-	return !t.tooLong(since)
+	now := t.repo.m.Now()
+	since, ok := t.lacking[name]
+	if !ok {
+		since = now
+		t.lacking[name] = since
+	}
+	return now.Sub(since) < hold
 }
 
-// lacks returns since when upstream does not deliver a file, if so.
-func (t *tree) lacks(path string) (since time.Time, ok bool) {
+// lacks returns for how long upstream has not delivered a file; negative where
+// it has, or nobody asked.
+func (t *tree) lacks(name string) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	since, ok = t.lacking[path]
-	return since, ok
-}
-
-// tooLong reports whether a file that has been lacking since then is not waited
-// for any more.
-func (t *tree) tooLong(since time.Time) bool {
-	return t.repo.m.Now().Sub(since) >= max(heldRefreshes*t.repo.Refresh, heldMin)
+	if since, ok := t.lacking[name]; ok {
+		return t.repo.m.Now().Sub(since)
+	}
+	return -1
 }
 
 // got notes that upstream has a file as it should.
-func (t *tree) got(path string) {
+func (t *tree) got(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.lacking, path)
+	delete(t.lacking, name)
 }
 
 // ensure is Repo.ensure for an index of the tree.
 func (t *tree) ensure(ctx context.Context, p chantal.Promise) error {
 	err := t.repo.ensure(ctx, p)
 	if err == nil {
-		t.got(p.Path)
+		t.got(wantName(t.repo.Format, p.Path))
 	}
 	return err
 }

@@ -23,6 +23,7 @@ const (
 	slowRoot = 64 << 10            // bytes of a root that take at most a second, after the first minute
 	believed = 24 * time.Hour      // how long upstream's word that a root is unchanged stands for its bytes
 	trusted  = 7 * believed        // the same for a lone file
+	maxAhead = 24 * time.Hour      // how far ahead of our clock a root's date may be and still count
 	settled  = 10 * time.Minute    // after which the roots beside an unchanged main one are not asked again
 	wanted   = 14 * 24 * time.Hour // how long an index that was asked for counts as wanted
 
@@ -152,7 +153,8 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state, last bool) (s
 	if verdict.Doubt != "" {
 		set.failed[gen.Roots[0].Path] = verdict.Doubt
 	}
-	if !had.zero() && !gen.Date.IsZero() && gen.Date.Before(had.gen.Date) {
+	// A date ahead of any clock would make every later state look stale.
+	if !had.zero() && !gen.Date.IsZero() && gen.Date.Before(had.gen.Date) && had.gen.Date.Before(m.Now().Add(maxAhead)) {
 		return state{}, fmt.Errorf("%s from %s is of %s, older than the one served (%s): a stale mirror; the head stays",
 			t.Roots[0], set.from.base.Redacted(), gen.Date.UTC().Format(time.RFC3339), had.gen.Date.UTC().Format(time.RFC3339))
 	}

@@ -94,6 +94,10 @@ func TestAWantedIndexThatUpstreamLacksIsNotWaitedFor(t *testing.T) {
 	s.publish(w.up, baseA)
 	w.up.fail(missing, packagesXZ, -1)
 	w.due()
+	if _, f := mustGet(t, live, inRelease); f.Generation != 1 || f.Cache != chantal.Stale {
+		t.Errorf("it may be on its way: got generation %d, %v", f.Generation, f.Cache)
+	}
+	w.due()
 	if f := wantGet(t, live, inRelease, s.content(inRelease)); f.Generation != 2 {
 		t.Errorf("got generation %d", f.Generation)
 	}
@@ -162,6 +166,20 @@ func TestAnOlderDateDoesNotMoveTheHead(t *testing.T) {
 		t.Errorf("%d observations, %v", len(all), err)
 	}
 	wantError(t, r, "stale mirror")
+	s.publish(w.up, baseA)
+	w.due()
+	wantGet(t, live, inRelease, s.content(inRelease))
+}
+
+func TestADateAheadOfAllClocksHoldsNothingBack(t *testing.T) {
+	w := newWorld(t)
+	s := newSuite(t)
+	s.SetDate(time.Now().Add(400 * 24 * time.Hour))
+	s.publish(w.up, baseA)
+	live := w.debian(baseA).Live(Client{})
+	wantGet(t, live, inRelease, s.content(inRelease))
+	s.SetDate(time.Now())
+	s.add(testenv.Package{Name: "hello", Version: "2"})
 	s.publish(w.up, baseA)
 	w.due()
 	wantGet(t, live, inRelease, s.content(inRelease))

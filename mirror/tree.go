@@ -59,7 +59,7 @@ type tree struct {
 
 	removed bool // upstream's last word was that there is no such file, or none to keep
 
-	lacking map[string]time.Time // by path: since when upstream does not deliver what belongs to its newest state
+	lacking map[string]time.Time // by wantName: since when upstream does not deliver what belongs to its newest state
 }
 
 // refresh is one attempt to learn of upstream's newest state.
