@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -277,6 +278,11 @@ func (m *Mirror) Complete(ctx context.Context, repo string, at time.Time, progre
 			}
 		}
 		missing = append(missing, lacks...)
+	}
+	// What is there may still be on its way to the disk, and whoever names a
+	// blob in a record relies on it, also when ctx has ended meanwhile.
+	if err := m.Store.Sync(context.WithoutCancel(ctx)); err != nil {
+		return nil, fmt.Errorf("storing metadata of %s: %w", repo, err)
 	}
 	return missing, nil
 }

@@ -3,6 +3,8 @@ package mirror
 import (
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -74,5 +76,27 @@ func TestATornStateOfAnUpstreamThatGoesOnIsNeverTaken(t *testing.T) {
 	wantGet(t, live, repomdASC, first[repomdASC].Content)
 	if n < looks {
 		t.Errorf("upstream published %d times, want once for each of %d looks", n, looks)
+	}
+}
+
+// TestWhatASnapshotNeedsIsDurableWhenItIsComplete: a record that names it is
+// written next, and may be all that is left of this moment.
+func TestWhatASnapshotNeedsIsDurableWhenItIsComplete(t *testing.T) {
+	w := newWorld(t)
+	first, _ := rpmStates(t)
+	w.up.publish(baseA, first)
+	live := w.add(Settings{Name: "epel", Type: "rpm", Upstream: []string{baseA}}).Live(Client{})
+	wantGet(t, live, repomdPath, first[repomdPath].Content)
+	if missing, err := w.m.Complete(t.Context(), "epel", w.clock.now(), func(string) {}); err != nil || len(missing) > 0 {
+		t.Fatal(missing, err)
+	}
+	for at, f := range first {
+		if !strings.HasSuffix(at, ".xml.gz") {
+			continue
+		}
+		hex := sha256Of(f.Content).Hex()
+		if _, err := os.Stat(filepath.Join(w.dir, "blobs", hex[:2], hex)); err != nil {
+			t.Errorf("%s is not in its place: %v", at, err)
+		}
 	}
 }
