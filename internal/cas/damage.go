@@ -156,7 +156,11 @@ func (s *Store) setAside(d chantal.Digest, fi fs.FileInfo, why string) bool {
 	}
 	s.mu.Unlock()
 	s.damaged.Add(1)
-	s.log.Error("a stored blob is damaged; it is set aside and fetched again when it is asked for", "blob", d, "why", why, "file", to, "err", err)
+	if err == nil {
+		s.log.Error("a stored blob is damaged; it is set aside and fetched again when it is asked for", "blob", d, "why", why, "file", to)
+	} else {
+		s.log.Error("a stored blob is damaged; it cannot be set aside and is refused", "blob", d, "why", why, "file", from, "error", err)
+	}
 	s.dropDerived(func(f fs.DirEntry) bool { return strings.Contains(f.Name(), d.Hex()) })
 	// Should a crash undo the renaming, the damage is found again.
 	if err == nil {
@@ -182,7 +186,7 @@ func (s *Store) replaceDamaged(stored []chantal.Digest) {
 			continue
 		}
 		if err := s.disk.Remove(filepath.Join(s.dir, damagedDir, d.Hex())); err != nil {
-			s.log.Warn("removing a damaged blob that was replaced", "blob", d, "err", cause(err))
+			s.log.Warn("removing a damaged blob that was replaced", "blob", d, "error", cause(err))
 		}
 	}
 }

@@ -198,7 +198,7 @@ func (s *Store) evictDerived(keep string) {
 		}
 		err := s.disk.Remove(filepath.Join(s.dir, "derived", k))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("evicting a derived file", "key", k, "err", err)
+			s.log.Warn("evicting a derived file", "key", k, "error", err)
 			continue
 		}
 		s.derived.total -= s.derived.files[k].size
@@ -211,7 +211,7 @@ func (s *Store) evictDerived(keep string) {
 func (s *Store) dropDerived(which func(fs.DirEntry) bool) {
 	files, err := s.disk.List(filepath.Join(s.dir, "derived"))
 	if err != nil {
-		s.log.Warn("listing derived files", "err", err)
+		s.log.Warn("listing derived files", "error", err)
 	}
 	s.derived.mu.Lock()
 	defer s.derived.mu.Unlock()
@@ -220,7 +220,7 @@ func (s *Store) dropDerived(which func(fs.DirEntry) bool) {
 			continue
 		}
 		if err := s.disk.Remove(filepath.Join(s.dir, "derived", f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("removing a derived file", "key", f.Name(), "err", err)
+			s.log.Warn("removing a derived file", "key", f.Name(), "error", err)
 			continue
 		}
 		if d := s.derived.files[f.Name()]; d != nil {

@@ -129,7 +129,7 @@ func (s *Store) resolveDoubt() {
 		})
 		if err != nil {
 			if !errors.Is(err, fs.ErrClosed) {
-				s.log.Error("checking what was written before the last run ended", "err", err)
+				s.log.Error("checking what was written before the last run ended", "error", err)
 			}
 			return // the doubt stays
 		}

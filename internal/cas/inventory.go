@@ -53,7 +53,7 @@ func (s *Store) note(stored []chantal.Digest) {
 	}
 	s.inventory.whole = err == nil
 	if err != nil {
-		s.log.Debug("noting what is stored", "err", err)
+		s.log.Debug("noting what is stored", "error", err)
 	}
 }
 

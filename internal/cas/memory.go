@@ -124,7 +124,7 @@ func (s *Store) trouble(err error) error {
 	s.mu.Unlock()
 	if first {
 		s.log.Error("the disk does not take what is to be kept: it is passed on from memory, and not stored, until the disk takes writes again",
-			"data", s.dir, "full", d.Full, "err", d.Err)
+			"data", s.dir, "full", d.Full, "error", d.Err)
 	}
 	signal(s.wake)
 	return d

@@ -127,7 +127,7 @@ func (c *Cache) Open(ctx context.Context, r Request) (*Answer, error) {
 		if err == nil {
 			return a, nil
 		}
-		c.log.Warn("opening what was kept of a URL", "url", q.URL, "err", err)
+		c.log.Warn("opening what was kept of a URL", "url", q.URL, "error", err)
 		e = nil
 	}
 	if q.control.has("only-if-cached") {

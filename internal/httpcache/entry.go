@@ -138,7 +138,7 @@ func (c *Cache) resourceLocked(q *query) *resource {
 	r, err := c.load(q)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			c.log.Warn("reading what is kept of an HTTP answer", "url", q.URL, "err", err)
+			c.log.Warn("reading what is kept of an HTTP answer", "url", q.URL, "error", err)
 		}
 		return nil
 	}
@@ -201,7 +201,7 @@ func (c *Cache) save(r *resource) {
 	c.resources.Add(place, r)
 	err := c.store.PutDerived(derivedKey(place), func(w io.Writer) error { return json.NewEncoder(w).Encode(r) })
 	if err != nil {
-		c.log.Warn("keeping an HTTP answer", "url", r.URL, "err", err)
+		c.log.Warn("keeping an HTTP answer", "url", r.URL, "error", err)
 	}
 }
 

@@ -172,7 +172,7 @@ func (c *Cache) fly(ctx context.Context, cancel context.CancelFunc, f *flight, q
 	if stale {
 		f.kept, f.status = old, chantal.Stale
 		c.failures.Add(q.key(), received)
-		c.log.Warn("answering with what was kept", "url", req.URL, "err", f.err)
+		c.log.Warn("answering with what was kept", "url", req.URL, "error", f.err)
 	}
 	c.settle(f, q, cancel)
 }
@@ -219,13 +219,13 @@ func (c *Cache) fill(f *flight, q *query, resp *fetch.Response, e *entry, cancel
 			c.failures.Add(q.key(), c.now())
 		}
 		g.Abort(err)
-		c.log.Warn("fetching broke off", "url", q.URL, "err", err)
+		c.log.Warn("fetching broke off", "url", q.URL, "error", err)
 		return
 	}
 	blob, err := g.Commit()
 	if err != nil {
 		c.land(f, q.key())
-		c.log.Warn("storing failed", "url", q.URL, "err", err)
+		c.log.Warn("storing failed", "url", q.URL, "error", err)
 		return
 	}
 	kept := *e
