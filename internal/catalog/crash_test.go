@@ -59,13 +59,14 @@ type fact struct {
 // workload does everything that changes what is on disk, and notes what was
 // acknowledged.
 type workload struct {
-	t     *testing.T
-	dir   string
-	rec   *disktest.Recorder
-	clk   *clock
-	w     *works
-	facts []fact
-	heads map[string]chantal.Observation
+	t      *testing.T
+	dir    string
+	memory string // where crashes are laid out
+	rec    *disktest.Recorder
+	clk    *clock
+	w      *works
+	facts  []fact
+	heads  map[string]chantal.Observation
 
 	failures atomic.Int32
 }
@@ -235,7 +236,7 @@ func (l *workload) session(n int) {
 // workload, and every way to crash behind it.
 func TestAfterACrashAnywhereNothingIsLost(t *testing.T) {
 	dir := t.TempDir()
-	l := &workload{t: t, dir: filepath.Join(dir, "store"), rec: disktest.NewRecorder(dir), clk: newClock(), heads: map[string]chantal.Observation{}}
+	l := &workload{t: t, dir: filepath.Join(dir, "store"), memory: inMemory(t), rec: disktest.NewRecorder(dir), clk: newClock(), heads: map[string]chantal.Observation{}}
 	l.session(1)
 	l.session(2)
 	kinds := l.rec.Kinds()
@@ -285,6 +286,17 @@ func TestAfterACrashAnywhereNothingIsLost(t *testing.T) {
 	t.Logf("%d operations, %d different crashes, %d facts", l.rec.Len(), count, len(l.facts))
 }
 
+// inMemory returns a folder for what is laid out and opened again, hundreds of
+// times: in memory where the machine has such a file system.
+func inMemory(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "chantal")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // promised returns which facts hold behind operation n.
 func (l *workload) promised(n int) (facts []int) {
 	for i, f := range l.facts {
@@ -297,7 +309,7 @@ func (l *workload) promised(n int) (facts []int) {
 
 // crash opens what a crash leaves, and checks it.
 func (l *workload) crash(n int, c disktest.Crash, left *disktest.Left) {
-	dir, err := os.MkdirTemp("", "crash")
+	dir, err := os.MkdirTemp(l.memory, "crash")
 	if err != nil {
 		l.t.Error(err)
 		return
