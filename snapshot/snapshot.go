@@ -168,7 +168,7 @@ func (n *Names) Create(ctx context.Context, q Request, progress func(string)) (c
 		if ctx.Err() != nil {
 			return catalog.Snapshot{}, ctx.Err()
 		}
-		if err != nil && limit.Err() == nil {
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return catalog.Snapshot{}, fmt.Errorf("freezing %s: %w", repo, err)
 		}
 		s.Repos = append(s.Repos, catalog.Frozen{Repo: repo, At: at, Missing: missing})

@@ -257,13 +257,13 @@ func TestBodyWhoseEndCannotBeToldIsMarked(t *testing.T) {
 
 func TestSlowReaderIsNotSilence(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("x", 1<<20)) })
-	c := newClient(t, Options{Timeout: 60 * time.Millisecond})
+	c := newClient(t, Options{Timeout: time.Second})
 	resp, err := c.Fetch(t.Context(), &Request{URL: srv.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(1500 * time.Millisecond)
 	if n, err := io.Copy(io.Discard, resp.Body); n != 1<<20 || err != nil {
 		t.Errorf("read %d bytes, %v; want all", n, err)
 	}

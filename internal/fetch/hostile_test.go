@@ -171,13 +171,13 @@ func TestALeftoverIsNotTheNextAnswer(t *testing.T) {
 
 func TestASlowButSteadyBodyIsReadToItsEnd(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		for range 20 {
+		for range 50 {
 			fmt.Fprint(w, strings.Repeat("x", 100))
 			w.(http.Flusher).Flush()
 			time.Sleep(25 * time.Millisecond) // 4 kB/s, and longer than the timeout in all
 		}
 	})
-	if _, body, err := get(t, newClient(t, Options{Timeout: 300 * time.Millisecond}), &Request{URL: srv.URL}); err != nil || len(body) != 2000 {
+	if _, body, err := get(t, newClient(t, Options{Timeout: time.Second}), &Request{URL: srv.URL}); err != nil || len(body) != 5000 {
 		t.Errorf("read %d bytes, %v", len(body), err)
 	}
 }
