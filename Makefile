@@ -1,7 +1,7 @@
 # The tasks of this repository. `make` lists them.
 GO         ?= go
 FUZZTIME   ?= 10s
-TIMEOUT    ?= 15m
+TIMEOUT    ?= 30m
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 VENV       := $(CURDIR)/.venv
 STATICCHECK = $(GO) tool -modfile=tools.mod staticcheck
@@ -52,7 +52,7 @@ lint: fmt ## gofmt, go vet, staticcheck
 
 check: fmt ## under a minute, no network: gofmt, go vet, the layers, tests without clients
 	$(GO) vet ./...
-	$(GO) test -timeout 50s $$($(GO) list ./... | grep -v /e2e)
+	$(GO) test -short -timeout 50s $$($(GO) list ./... | grep -v /e2e)
 
 bench: build ## hot hits beside nginx, as ratios
 	$(GO) run ./e2e/bench
