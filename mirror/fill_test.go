@@ -76,6 +76,21 @@ func TestAWrongFileIsNeverComplete(t *testing.T) {
 	}
 }
 
+func TestAnotherLengthThanPromisedIsRefusedBeforeTheFirstByte(t *testing.T) {
+	w := newWorld(t)
+	s, _, live, at := debianWith(t, w, testenv.Package{Name: "large", Version: "1", Size: 300_000}, baseA)
+	w.clock.advance(fresh) // no longer just published
+	w.up.put(baseA+at, append(bytes.Clone(s.content(at)), "and more"...))
+	f, err := live.Open(t.Context(), at)
+	var wrong *chantal.MismatchError
+	if !errors.As(err, &wrong) {
+		t.Errorf("the error is %v", err)
+	}
+	if err == nil {
+		f.Close()
+	}
+}
+
 // neverComplete gets a file that is wrong upstream.
 func neverComplete(t *testing.T, v chantal.View, at string, want []byte) {
 	t.Helper()

@@ -8,11 +8,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"chantal"
 	"chantal/internal/fetch"
 	"chantal/internal/testenv"
 )
@@ -175,6 +177,54 @@ func TestAFileOfUnknownLengthThatIsStillArriving(t *testing.T) {
 		"behind the end": {"GET", []string{"Range", fmt.Sprintf("bytes=%d-", n)}, 416, nil, 0, false},
 	}, release)
 	<-done
+}
+
+// A part that begins where nothing can be read before the whole is verified must
+// be able to become an error.
+func TestAPartOfTheHeldBackEndDoesNotBeginEarly(t *testing.T) {
+	const size = 400_000
+	a := &answer{file: &chantal.File{Size: size}, etag: `"x"`}
+	for spec, want := range map[string]bool{
+		"bytes=0-": true,
+		fmt.Sprintf("bytes=%d-", size-heldBack-1):      true,
+		fmt.Sprintf("bytes=%d-", size-heldBack):        false,
+		"bytes=-1":                                     false,
+		fmt.Sprintf("bytes=%d-%d", 0, size-2):          false,
+		fmt.Sprintf("bytes=%d-%d,%d-", 0, 9, size-100): false,
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Range", spec)
+		if got := a.early(r, choose(r, a.validators(), size)); got != want {
+			t.Errorf("%s: early is %v", spec, got)
+		}
+	}
+}
+
+// Without a length nothing but the cut tells the client that there is more.
+func TestAFileOfUnknownLengthThatBreaksOffIsCut(t *testing.T) {
+	begun := make(chan struct{})
+	url, _ := serveSource(t, fetch.SourceFunc(func(_ context.Context, r *fetch.Request) (*fetch.Response, error) {
+		from, to := io.Pipe()
+		go func() {
+			_, _ = to.Write(make([]byte, 200_000))
+			<-begun
+			to.CloseWithError(io.ErrUnexpectedEOF)
+		}()
+		return &fetch.Response{Status: http.StatusOK, Header: http.Header{}, Size: -1, URL: r.URL, Body: from}, nil
+	}))
+	resp, err := ask(t.Context(), "GET", url+"f.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, err = io.CopyN(io.Discard, resp.Body, 64<<10)
+	close(begun)
+	if err != nil {
+		t.Fatalf("%d: %v", resp.StatusCode, err)
+	}
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Errorf("the client takes %d bytes for the file", 64<<10+n)
+	}
 }
 
 // oldest asks as HTTP/1.0 has it and reads the answer to its end.

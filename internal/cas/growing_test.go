@@ -60,6 +60,25 @@ func TestTheEndIsHeldBack(t *testing.T) {
 	}
 }
 
+// A body without an end must not fill the disk.
+func TestMoreThanPromisedIsNotTaken(t *testing.T) {
+	data := content(3, 1000)
+	g, err := open(t, t.TempDir(), Options{}).Create(Want{Path: "p", Digests: []chantal.Digest{sha(data)}, Size: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	var wrong *chantal.MismatchError
+	if _, err := g.Write([]byte("!")); !errors.As(err, &wrong) {
+		t.Errorf("one byte more: %v", err)
+	}
+	if err := g.Err(); !errors.As(err, &wrong) {
+		t.Errorf("followers get %v", err)
+	}
+}
+
 func TestTheAnnouncedSizeCounts(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	g, err := s.Create(Want{Path: "p", Size: -1})
