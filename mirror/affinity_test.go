@@ -84,6 +84,24 @@ func TestARootRequestJoinsAGenerationInUse(t *testing.T) {
 	wantGet(t, r.Live(third), inRelease, s.content(inRelease))
 }
 
+func TestASignatureIsOfTheRootThatTheClientHas(t *testing.T) {
+	w := newWorld(t)
+	s := newSuite(t)
+	old := s.publish(w.up, baseA)
+	r := w.debian(baseA)
+	r.Refresh = time.Second
+	c := Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}
+	wantGet(t, r.Live(c), inRelease, old[inRelease].Content)
+	s.add(testenv.Package{Name: "hello", Version: "1"})
+	s.publish(w.up, baseA)
+	w.clock.advance(time.Second)
+	other := Client{Conn: &Conn{}, Name: "192.0.2.2 apt"}
+	wantGet(t, r.Live(other), inRelease, s.content(inRelease))
+	wantGet(t, r.Live(c), releasePath+".gpg", old[releasePath+".gpg"].Content)
+	wantGet(t, r.Live(Client{Conn: &Conn{}, Name: c.Name}), releasePath, old[releasePath].Content)
+	wantGet(t, r.Live(other), releasePath+".gpg", s.content(releasePath+".gpg"))
+}
+
 func TestAClosedConnectionHoldsNobody(t *testing.T) {
 	w := newWorld(t)
 	c := Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -248,6 +249,27 @@ func TestFiftyClientsCauseOneRequest(t *testing.T) {
 	clients.Wait()
 	if n := len(w.up.requests(at)); n != 1 {
 		t.Errorf("upstream was asked %d times", n)
+	}
+}
+
+// Of a digest that can be forged one repository's word says nothing about
+// another's file.
+func TestRepositoriesDoNotShareWhatWeakDigestsName(t *testing.T) {
+	w := newWorld(t)
+	w.up.fail(silent, "pool/", -1)
+	a, b := w.debian(baseA), w.add(Settings{Name: "other", Type: "apt", Upstream: []string{baseB}})
+	for digest, shared := range map[chantal.Digest]bool{
+		chantal.Digest("md5:" + strings.Repeat("0", 32)):    false,
+		chantal.Digest("sha256:" + strings.Repeat("0", 64)): true,
+	} {
+		p := chantal.Promise{Path: "pool/hello.deb", Kind: chantal.Artifact, Digests: []chantal.Digest{digest}, Size: 10}
+		first := a.fetching(p)
+		if a.fetching(p) != first {
+			t.Errorf("%s: one repository fetches it twice", digest)
+		}
+		if (b.fetching(p) == first) != shared {
+			t.Errorf("%s: two repositories share it: %v", digest, !shared)
+		}
 	}
 }
 
