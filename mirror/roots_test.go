@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"strings"
@@ -45,6 +46,26 @@ func TestTheFirstGenerationIsServedAtOnce(t *testing.T) {
 	f := wantGet(t, w.debian(baseA).Live(Client{}), inRelease, s.content(inRelease))
 	if f.Generation != 1 || f.Tree != "dists/bookworm" || f.Cache != chantal.Miss {
 		t.Errorf("got generation %d of %q, %v", f.Generation, f.Tree, f.Cache)
+	}
+}
+
+func TestClientsOfOneTreeAreOneRefresh(t *testing.T) {
+	w := newWorld(t)
+	s := newSuite(t)
+	s.publish(w.up, baseA)
+	w.up.fail(silent, inRelease, -1)
+	live := w.debian(baseA).Live(Client{})
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for range 20 {
+		if _, err := live.Open(gone, inRelease); !errors.Is(err, context.Canceled) {
+			t.Errorf("a client that has left got %v", err)
+		}
+	}
+	w.up.heal()
+	wantGet(t, live, inRelease, s.content(inRelease))
+	if n := len(w.up.requests(inRelease)); n != 1 {
+		t.Errorf("upstream was asked %d times", n)
 	}
 }
 
