@@ -132,14 +132,23 @@ func (g *Growing) commitMemory(b Blob) (Blob, error) {
 		g.leaveMemory()
 		return b, chantal.ErrNotKept
 	}
-	g.spilled.left = true
+	g.letGo()
 	return g.s.admit(b, "", g.spilled.mem, g.aliases)
+}
+
+// letGo notes that the memory is no longer the writer's, so that nobody else
+// takes a share of it, and reports whether it was until now.
+func (g *Growing) letGo() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	was := g.spilled.mem != nil && !g.spilled.left
+	g.spilled.left = true
+	return was
 }
 
 // leaveMemory ends the writer's part in the memory. g.writing is held.
 func (g *Growing) leaveMemory() {
-	if g.spilled.mem != nil && !g.spilled.left {
-		g.spilled.left = true
+	if g.letGo() {
 		g.s.abandon(g.spilled.mem)
 	}
 }
