@@ -11,7 +11,7 @@ export CHANTAL_VENV = $(VENV)
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build run test race fuzz e2e fire kill lint check bench cover package deps fmt
+.PHONY: help build run test race faults fuzz e2e fire kill lint check bench cover package deps fmt
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,13 +22,16 @@ build: ## build bin/chantal, static
 run: build ## build and serve on the defaults (http://127.0.0.1:8180)
 	bin/chantal serve
 
-test: deps lint race fuzz ## everything: installs what tests need, lint, all tests, fuzzing
+test: deps lint race faults fuzz ## everything: installs what tests need, lint, all tests, fuzzing
 
 deps:
 	packaging/test-deps.sh $(VENV)
 
 race: ## all tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TIMEOUT) ./...
+
+faults: ## every fault of an upstream, in every situation (under race only one in four)
+	$(GO) test -count=1 -timeout $(TIMEOUT) -run TestEveryFault ./proxy
 
 fuzz: ## each fuzz target for FUZZTIME
 	packaging/fuzz.sh $(FUZZTIME)
