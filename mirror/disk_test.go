@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chantal"
+	"chantal/internal/disk"
 	"chantal/internal/disk/disktest"
 	"chantal/internal/testenv"
 )
@@ -94,6 +95,29 @@ func TestAFullDiskKeepsTheLastStateAndGivesOutItsFiles(t *testing.T) {
 	if visit(t, w.debian(baseA), second, s) {
 		t.Error("refused by what was stored")
 	}
+}
+
+// What a head names has to be there after a crash, too.
+func TestTheHeadWaitsUntilWhatItNamesIsDurable(t *testing.T) {
+	w, s := newWorld(t), newSuite(t)
+	s.publish(w.up, baseA)
+	live := w.debian(baseA).Live(Client{})
+	old := s.published()
+	wantGet(t, live, inRelease, old.content(inRelease))
+	if err := w.store.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.faults.Set(disktest.Fault{Kinds: []disk.Kind{disk.Sync}, Path: "/blobs/", Err: syscall.EIO})
+	s.add(testenv.Package{Name: "hello", Version: "1"})
+	s.publish(w.up, baseA)
+	w.clock.advance(time.Hour)
+	wantGet(t, live, inRelease, old.content(inRelease))
+	w.faults.Set()
+	if err := w.store.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(time.Hour)
+	wantGet(t, live, inRelease, s.content(inRelease))
 }
 
 // One operation after the other fails, from each on for a while.
