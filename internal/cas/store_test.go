@@ -108,6 +108,9 @@ func TestPutIsReadableAtOnceAndDurableAfterSync(t *testing.T) {
 	if !bytes.Equal(read(t, s, want.Digest), data) {
 		t.Error("other bytes before the sync")
 	}
+	if got, err = s.Find("debian", want.Digest); err != nil || got != want {
+		t.Errorf("before the sync: %+v, %v", got, err)
+	}
 	if _, err := os.Stat(s.blobPath(want.Digest)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the blob has its final name before it was synced: %v", err)
 	}

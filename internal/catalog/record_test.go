@@ -8,12 +8,15 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"chantal"
+	"chantal/internal/disk"
+	"chantal/internal/disk/disktest"
 )
 
 // history fills a catalog with a bit of everything.
@@ -80,7 +83,12 @@ func TestARecordWithoutCommitIsAppliedLater(t *testing.T) {
 	for _, how := range []string{"after a crash", "in the same process"} {
 		t.Run(how, func(t *testing.T) {
 			path, l, clk := filepath.Join(t.TempDir(), "catalog.db"), newLogs(), newClock()
-			c := open(t, path, l, clk)
+			var faults disktest.Faults
+			c, err := Open(path, l, Options{Now: clk.now, Disk: faults.Disk()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
 			first := see(t, c, "r", "t", "A")
 			if how == "after a crash" {
 				l.afterAppend = func() { c.db.Close() }
@@ -90,14 +98,11 @@ func TestARecordWithoutCommitIsAppliedLater(t *testing.T) {
 				l.afterAppend = nil
 				c = open(t, path, l, clk)
 			} else {
-				// What a commit that fails for want of space leaves.
-				o := chantal.Observation{Repo: "r", Tree: "t", Generation: 2, Observed: first.Observed.Add(time.Second), Modified: first.Modified.Add(time.Second)}
-				g := generation("r", "t", "B")
-				g.Number = 2
-				if err := l.AppendRecord(repoLog("r"), record{Type: typeObserved, V: 1, Observation: &o, Generation: &g}); err != nil {
-					t.Fatal(err)
+				faults.Set(disktest.Fault{Kinds: []disk.Kind{disk.Update}, Err: syscall.ENOSPC, Times: 1})
+				var full *chantal.DiskError
+				if _, err := c.Observe(generation("r", "t", "B"), first, time.Time{}); !errors.As(err, &full) {
+					t.Fatalf("the commit: %v", err)
 				}
-				c.behind = true
 				if _, err := c.Observe(generation("r", "t", "C"), first, time.Time{}); !errors.Is(err, ErrConflict) {
 					t.Errorf("got %v", err)
 				}
