@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"chantal"
+	"chantal/internal/cas"
 	"chantal/internal/testenv"
 
 	"github.com/google/go-cmp/cmp"
@@ -249,6 +250,26 @@ func TestFiftyClientsCauseOneRequest(t *testing.T) {
 	clients.Wait()
 	if n := len(w.up.requests(at)); n != 1 {
 		t.Errorf("upstream was asked %d times", n)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+func TestABodyWithoutEndIsGivenUpAtItsLimit(t *testing.T) {
+	w := newWorld(t)
+	g, err := w.store.Create(cas.Want{Path: "Packages", Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Abort(nil)
+	const limit = 1 << 20
+	if err := copyBody(g, io.LimitReader(endless{}, 4*limit), make([]byte, 64<<10), limit); !errors.Is(err, errTooLong) {
+		t.Errorf("got %v", err)
+	}
+	if n := g.Written(); n > limit+64<<10 {
+		t.Errorf("%d bytes were taken", n)
 	}
 }
 

@@ -161,6 +161,22 @@ func TestBombsAreNotReadToTheirEnd(t *testing.T) {
 	}
 }
 
+func TestAHugeWindowIsRefused(t *testing.T) {
+	for log, fits := range map[byte]bool{26: true, 27: false} {
+		// A zstd frame (RFC 8878, 3.1.1): window of 2^log bytes, one raw block of one byte.
+		frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, (log - 10) << 3, 1 | 1<<3, 0, 0, 'x'}
+		r, err := decompress("Packages.zst", bytes.NewReader(frame), int64(len(frame)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		r.Close()
+		if read := err == nil && string(got) == "x"; read != fits {
+			t.Errorf("window of 2^%d bytes: %q, %v", log, got, err)
+		}
+	}
+}
+
 func TestAHugeDictionaryIsRefusedBeforeItIsMade(t *testing.T) {
 	// Properties, a dictionary of 512 MiB, no size; and a body that can begin.
 	file := append([]byte{0x5d, 0, 0, 0, 0x20}, bytes.Repeat([]byte{0xff}, 8)...)

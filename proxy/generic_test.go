@@ -323,3 +323,30 @@ func TestFilesThatAreNotKeptAreStreamed(t *testing.T) {
 		t.Errorf("the rest is %q, %v", rest, err)
 	}
 }
+
+func TestAClientsSecretsAreNotForTheUpstreamOfARepository(t *testing.T) {
+	s := newSite(t, nil)
+	var mu sync.Mutex
+	var seen []string
+	s.serveOrigin(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, r.Header.Get("Authorization")+r.Header.Get("Cookie"))
+		w.Header().Set("Cache-Control", "no-store")
+		_, _ = io.WriteString(w, "content")
+	})
+	s.add("files", "generic", "http://o.example.org/")
+	for _, path := range []string{"/files/f.bin", "/files/f.bin?version=2"} {
+		s.direct(path, "Authorization", "Basic c2VjcmV0", "Cookie", "secret=1").is(t, path, []byte("content"))
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, got := range seen {
+		if got != "" {
+			t.Errorf("upstream got %q", got)
+		}
+	}
+	if len(seen) < 2 {
+		t.Errorf("upstream got %d requests", len(seen))
+	}
+}
