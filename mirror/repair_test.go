@@ -107,6 +107,25 @@ func TestWhatCannotBeHadAgainIsAnErrorAndNotAnAnswer(t *testing.T) {
 
 // An index that was damaged is needed to know what a path is: without it the
 // path must not be called unknown.
+func TestARootThatIsLostHereAndGoneThereIsNoMissingFile(t *testing.T) {
+	for _, kind := range damageKinds {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			s := newSuite(t)
+			s.publish(w.up, baseA)
+			wantGet(t, w.debian(baseA).Live(Client{}), inRelease, s.content(inRelease))
+			w.clock.advance(time.Second)
+			then := w.clock.now()
+			w.damages()[kind](s.content(inRelease))
+			r := w.forget(baseA)
+			w.up.fail(missing, "", -1)
+			if _, _, err := get(t, r.At(then, false), inRelease); err == nil || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestADamagedIndexDoesNotHideWhatItLists(t *testing.T) {
 	w := newWorld(t)
 	s, _, live, at := debianWith(t, w, testenv.Package{Name: "hello", Version: "1"}, baseA)
