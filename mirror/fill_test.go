@@ -16,6 +16,7 @@ import (
 
 	"chantal"
 	"chantal/internal/cas"
+	"chantal/internal/fetch"
 	"chantal/internal/testenv"
 
 	"github.com/google/go-cmp/cmp"
@@ -270,6 +271,16 @@ func TestABodyWithoutEndIsGivenUpAtItsLimit(t *testing.T) {
 	}
 	if n := g.Written(); n > limit+64<<10 {
 		t.Errorf("%d bytes were taken", n)
+	}
+}
+
+func TestARootHasALimitWhateverItsLength(t *testing.T) {
+	const limit = 1000
+	for _, size := range []int64{-1, limit, limit + 1} {
+		body := io.NopCloser(io.LimitReader(endless{}, limit+1))
+		if got, err := readAll(&fetch.Response{Size: size, Body: body}, limit); err == nil {
+			t.Errorf("announced as %d bytes: %d came", size, len(got))
+		}
 	}
 }
 

@@ -108,3 +108,15 @@ func TestCopiesInMemoryStayWithinTheirLimit(t *testing.T) {
 		t.Error("the last copy is gone")
 	}
 }
+
+func TestCopiesInMemoryEndWhenABlobIsFoundDamaged(t *testing.T) {
+	s, now, body := newSmallBlobs(), time.Now(), []byte("content")
+	b := cas.Blob{Digest: sha256Of(body), Size: int64(len(body))}
+	s.keep(&inMemory{*bytes.NewReader(body)}, b, now, 0)
+	if c, _ := s.open(b.Digest, now, 0); c == nil {
+		t.Fatal("the copy is not kept")
+	}
+	if c, _ := s.open(b.Digest, now, 1); c != nil {
+		t.Error("a copy outlives the damage, and may be of it")
+	}
+}
