@@ -40,6 +40,18 @@ func TestAConnectionKeepsTheGenerationItBeganWith(t *testing.T) {
 	wantGet(t, r.Live(c), packagesXZ, new[packagesXZ].Content)
 }
 
+func TestTwoConnectionsOfAClientKeepAGenerationEach(t *testing.T) {
+	w := newWorld(t)
+	c := Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}
+	old, new, r := twoGenerations(t, w, c)
+	newer := Client{Conn: &Conn{}, Name: c.Name, NoCache: true}
+	wantGet(t, r.Live(newer), inRelease, new[inRelease].Content)
+	for range 2 {
+		wantGet(t, r.Live(c), packagesXZ, old[packagesXZ].Content)
+		wantGet(t, r.Live(newer), packagesXZ, new[packagesXZ].Content)
+	}
+}
+
 func TestAnIdleConnectionIsHeldNoMore(t *testing.T) {
 	w := newWorld(t)
 	c := Client{Conn: &Conn{}, Name: "192.0.2.1 apt"}
