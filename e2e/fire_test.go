@@ -283,7 +283,7 @@ func (f *fire) hostile(t *testing.T, c shopper, count int) {
 	defer rest()
 	o := f.shop(t.Context(), c, f.upstream(), count, func(error) {})
 	t.Logf("directly: %v", o)
-	if o.failed == 0 {
+	if o.failed == 0 && full() { // a few can be lucky
 		t.Error("no update failed directly: this upstream proves nothing")
 	}
 }

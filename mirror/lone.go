@@ -87,12 +87,16 @@ func (v *liveView) openLone(ctx context.Context, path, from string) (*chantal.Fi
 	t.mu.Lock()
 	t.from = from
 	t.mu.Unlock()
-	if v.client.Query {
+	if v.client.Query || path == "" {
+		why := "it is asked for with a query"
+		if path == "" {
+			why = "it is the address of the repository, not a file in it"
+		}
 		places, err := t.places(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return nil, &UnkeptError{places, "it is asked for with a query"}
+		return nil, &UnkeptError{places, why}
 	}
 	if fill := t.arriving(ctx); fill != nil {
 		return r.follow(ctx, t, fill)

@@ -237,7 +237,11 @@ func TestAWebPageIsNoGenericFile(t *testing.T) {
 	o.put("/pub/a.iso", page, "Content-Type: text/html")
 	s.wants(o, "a portal later", "/files/a.iso", "image", stale, []string{"GET /pub/a.iso if"})
 	o.put("/pub/", page, "Content-Type: text/html")
-	s.wants(o, "a listing", "/files/", page, fresh, []string{"GET /pub/"})
+	s.direct("/files/").is(t, "a listing", []byte(page))
+	s.direct("/files/").is(t, "a listing, again", []byte(page))
+	if g := s.direct("/files/"); g.header.Get("Chantal-Ref") != "" {
+		t.Errorf("the address of a repository is no file of it: %v", g.header)
+	}
 }
 
 // What people do with such a repository: an image by ranges, a key, a file that
