@@ -237,10 +237,15 @@ func TestAWebPageIsNoGenericFile(t *testing.T) {
 	o.put("/pub/a.iso", page, "Content-Type: text/html")
 	s.wants(o, "a portal later", "/files/a.iso", "image", stale, []string{"GET /pub/a.iso if"})
 	o.put("/pub/", page, "Content-Type: text/html")
-	s.direct("/files/").is(t, "a listing", []byte(page))
-	s.direct("/files/").is(t, "a listing, again", []byte(page))
-	if g := s.direct("/files/"); g.header.Get("Chantal-Ref") != "" {
-		t.Errorf("the address of a repository is no file of it: %v", g.header)
+	for range 2 {
+		g := s.direct("/files/")
+		g.is(t, "a listing", []byte(page))
+		if diff := cmp.Diff([]string{"GET /pub/"}, o.requests()); diff != "" {
+			t.Errorf("a listing: requests upstream (-want +got):\n%s", diff)
+		}
+		if g.header.Get("Chantal-Ref") != "" {
+			t.Errorf("the address of a repository is no file of it: %v", g.header)
+		}
 	}
 }
 

@@ -2,12 +2,9 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -107,19 +104,7 @@ func TestAnEmptyFile(t *testing.T) {
 
 // What a client asks inside an intercepted connection is answered as elsewhere.
 func TestPartsInsideAnInterceptedConnection(t *testing.T) {
-	ca := testCA(t, time.Now, "a.mirror.example.org")
-	var s *site
-	var connect *Connect
-	s = newSite(t, func(o *Options) {
-		connect = NewConnect(ConnectOptions{
-			CA: ca, Intercept: func(host string) bool { return host == "a.mirror.example.org" },
-			Dial: (&net.Dialer{}).DialContext, Log: slog.New(slog.DiscardHandler),
-			Inner:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }),
-			Refuse: func(w http.ResponseWriter, r *http.Request, err error) { s.handler.Fail(w, r, err) },
-		})
-		o.Connect = connect
-	})
-	t.Cleanup(func() { _ = connect.Shutdown(context.WithoutCancel(t.Context())) })
+	s, ca := interceptingSite(t, "a.mirror.example.org", nil)
 	hello := testenv.Package{Name: "hello", Version: "1", Size: 300_000}
 	suite := testenv.NewAPT(nil, time.Now(), "bookworm")
 	files := s.publish(suite, hello)

@@ -2,11 +2,9 @@ package proxy
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -376,19 +374,7 @@ func TestAWebPageIsNoPackage(t *testing.T) {
 // Inside an intercepted connection a host is what it is without a proxy, also
 // for what belongs to no repository.
 func TestUnknownContentInsideAnInterceptedConnection(t *testing.T) {
-	ca := testCA(t, time.Now, "o.example.org")
-	var s *site
-	var connect *Connect
-	s = newSite(t, func(o *Options) {
-		connect = NewConnect(ConnectOptions{
-			CA: ca, Intercept: func(host string) bool { return host == "o.example.org" },
-			Dial: (&net.Dialer{}).DialContext, Log: slog.New(slog.DiscardHandler),
-			Inner:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }),
-			Refuse: func(w http.ResponseWriter, r *http.Request, err error) { s.handler.Fail(w, r, err) },
-		})
-		o.Connect, o.PassOther = connect, true
-	})
-	t.Cleanup(func() { _ = connect.Shutdown(context.WithoutCancel(t.Context())) })
+	s, ca := interceptingSite(t, "o.example.org", func(o *Options) { o.PassOther = true })
 	o := &recorder{fields: []string{"Cache-Control: max-age=60", "Connection: X-Back", "X-Back: 1"}}
 	s.serveOrigin(o.ServeHTTP)
 	s.add("files", "generic", "https://o.example.org/pub/")

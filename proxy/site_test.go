@@ -340,3 +340,26 @@ func (g got) wantHeader(t *testing.T, what string, fields ...string) {
 		}
 	}
 }
+
+// interceptingSite is a site whose CONNECT to host is answered with a CA of its
+// own, and what is inside by the site itself.
+func interceptingSite(t *testing.T, host string, adjust func(*Options)) (*site, *CA) {
+	t.Helper()
+	ca := testCA(t, time.Now, host)
+	var s *site
+	var connect *Connect
+	s = newSite(t, func(o *Options) {
+		connect = NewConnect(ConnectOptions{
+			CA: ca, Intercept: func(h string) bool { return h == host },
+			Dial: (&net.Dialer{}).DialContext, Log: slog.New(slog.DiscardHandler),
+			Inner:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }),
+			Refuse: func(w http.ResponseWriter, r *http.Request, err error) { s.handler.Fail(w, r, err) },
+		})
+		o.Connect = connect
+		if adjust != nil {
+			adjust(o)
+		}
+	})
+	t.Cleanup(func() { _ = connect.Shutdown(context.WithoutCancel(t.Context())) })
+	return s, ca
+}
