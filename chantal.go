@@ -179,7 +179,7 @@ type Verdict struct {
 	Rejected map[string]string // the others, with the reason
 	Date     time.Time         // when upstream says it made the root; zero where it does not
 	Signer   *Signature        // nil where no keyring was given
-	Doubt    string            // why the files may be of different states although nothing proves it; "" for no doubt
+	Doubtful map[string]string // those of Roots that may be of another state though nothing proves it, with the reason
 }
 
 // Keyring checks signatures.

@@ -94,7 +94,7 @@ func (r *Repo) ensure(ctx context.Context, p chantal.Promise) error {
 		return &chantal.UpstreamError{URL: p.Path, Err: chantal.ErrOffline}
 	}
 	f := r.fetching(p)
-	_, err := f.next(ctx, nil, func(g *cas.Growing) error { return waitDone(ctx, g) })
+	_, err := f.next(ctx, func(g *cas.Growing) error { return waitDone(ctx, g) })
 	return err
 }
 
@@ -107,10 +107,11 @@ func waitDone(ctx context.Context, g *cas.Growing) error {
 	}
 }
 
-// next waits until ready accepts an attempt later than prev, and returns it; or
-// until the flight has ended without one: nil and no error where the store had
-// the file already.
-func (f *flight) next(ctx context.Context, prev *cas.Growing, ready func(*cas.Growing) error) (*cas.Growing, error) {
+// next waits until ready accepts an attempt, and returns it; or until the
+// flight has ended without one: nil and no error where the store had the file
+// already.
+func (f *flight) next(ctx context.Context, ready func(*cas.Growing) error) (*cas.Growing, error) {
+	var prev *cas.Growing
 	for {
 		f.mu.Lock()
 		g, ended, err, changed := f.grow, f.ended, f.err, f.changed
@@ -139,7 +140,7 @@ func (f *flight) next(ctx context.Context, prev *cas.Growing, ready func(*cas.Gr
 // open returns the content: following it while it arrives where that is
 // allowed, else when it is complete.
 func (f *flight) open(ctx context.Context) (io.ReadSeekCloser, cas.Blob, error) {
-	g, err := f.next(ctx, nil, func(g *cas.Growing) error {
+	g, err := f.next(ctx, func(g *cas.Growing) error {
 		if f.follow {
 			return g.Ready(ctx)
 		}

@@ -93,10 +93,9 @@ func (t *tree) forgo(failed map[string]error, set *rootSet, last bool) error {
 		if absent {
 			hold = min(heldAbsent, t.repo.Refresh)
 		}
-		lacking := t.lacks(name)
 		var wrong *chantal.MismatchError
 		switch {
-		case lacking >= 0 && lacking >= hold: // known, and waited for long enough
+		case t.lacks(name) >= hold: // known, and waited for long enough
 		case (absent || errors.As(err, &wrong)) && !last:
 			return &tornError{fmt.Errorf("%s is listed, and upstream is not there yet: %w", name, err)}
 		case t.waitsFor(name, hold):
@@ -148,6 +147,7 @@ func (t *tree) got(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.lacking, name)
+	delete(t.notes, name)
 }
 
 // ensure is Repo.ensure for an index of the tree.

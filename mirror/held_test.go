@@ -57,6 +57,10 @@ func TestAnIndexThatNeverComesRightDoesNotHoldTheHeadForEver(t *testing.T) {
 				}
 			}
 			wantGet(t, live, packagesXZ, s.content(packagesXZ))
+			w.refreshed(live, inRelease)
+			if st, err := r.Status(t.Context()); err != nil || len(st.Errors) != 0 {
+				t.Errorf("the index has come, and the status says %q, %v", st.Errors, err)
+			}
 			s.add(testenv.Package{Name: "hello", Version: "4"})
 			s.publish(w.up, baseA)
 			w.refreshed(live, inRelease)

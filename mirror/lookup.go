@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"iter"
 	"strconv"
-	"strings"
 	"time"
 
 	"chantal"
@@ -124,13 +123,13 @@ func (v *liveView) catchUp(ctx context.Context, class chantal.Class) (more bool,
 			return false, err
 		}
 		for _, p := range need {
-			if v.Format.Parse(p.Path, strings.NewReader("")) == nil {
+			if !v.lists(p.Path) {
 				continue
 			}
 			if _, err := v.stored(&p); !errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			switch err := v.ensure(ctx, p); {
+			switch err := t.ensure(ctx, p); {
 			case err == nil:
 				more = true
 			case !errors.Is(err, fs.ErrNotExist):

@@ -56,7 +56,7 @@ type rootSet struct {
 	body  map[string][]byte // nil for an unchanged set
 	same  bool              // the main root is the head's
 
-	failed map[string]string // roots beside the main one that could not be asked for, with the reason
+	failed map[string]string // what is wrong beside the main root, by path or wantName, with the reason
 }
 
 // refreshRoots learns upstream's newest state of a tree with real roots, makes
@@ -132,8 +132,10 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state, last bool) (s
 		}
 		return state{}, err
 	}
-	if verdict.Doubt != "" && !last {
-		return state{}, &tornError{errors.New(verdict.Doubt)}
+	if !last {
+		for p, why := range verdict.Doubtful {
+			return state{}, &tornError{fmt.Errorf("%s: %s", p, why)}
+		}
 	}
 	gen := chantal.Generation{Repo: r.Name, Tree: t.Name, Date: verdict.Date, Signer: verdict.Signer}
 	for _, p := range verdict.Roots {
@@ -150,9 +152,7 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state, last bool) (s
 		return state{}, err
 	}
 	maps.Copy(set.failed, verdict.Rejected)
-	if verdict.Doubt != "" {
-		set.failed[gen.Roots[0].Path] = verdict.Doubt
-	}
+	maps.Copy(set.failed, verdict.Doubtful)
 	// A date ahead of any clock would make every later state look stale.
 	if !had.zero() && !gen.Date.IsZero() && gen.Date.Before(had.gen.Date) && had.gen.Date.Before(m.Now().Add(maxAhead)) {
 		return state{}, fmt.Errorf("%s from %s is of %s, older than the one served (%s): a stale mirror; the head stays",
@@ -401,13 +401,13 @@ func sameRoots(a, b []chantal.RootFile) bool {
 	return true
 }
 
-// note keeps what was wrong beside the generation that is served.
-func (t *tree) note(rejected map[string]string) {
+// note keeps what is wrong beside the main root of the generation that is
+// served, until that has come right or there is another generation.
+func (t *tree) note(wrong map[string]string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.notes = t.notes[:0]
-	for p, why := range rejected {
-		t.notes = append(t.notes, p+": "+why)
-		t.repo.m.Log.Warn("root left out of the generation", "repo", t.repo.Name, "path", p, "reason", why)
+	t.notes = wrong
+	for p, why := range wrong {
+		t.repo.m.Log.Warn("a generation is served with something wrong", "repo", t.repo.Name, "path", p, "reason", why)
 	}
 }

@@ -88,7 +88,9 @@ func (r *Repo) health(s *Status) {
 				s.Reachable = false
 			}
 		}
-		s.Errors = append(s.Errors, t.notes...)
+		for p, why := range t.notes {
+			s.Errors = append(s.Errors, p+": "+why)
+		}
 		t.mu.Unlock()
 	}
 	if wrong := r.list.trouble(); wrong != "" {

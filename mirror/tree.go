@@ -42,11 +42,11 @@ type tree struct {
 	mu      sync.Mutex
 	loaded  bool
 	head    state
-	checked time.Time // when upstream last confirmed the head
-	failed  time.Time // when the last refresh failed; zero after one that succeeded
-	fails   int       // how many failed, one after the other
-	err     error     // why
-	notes   []string  // what was wrong with a generation that is served all the same
+	checked time.Time         // when upstream last confirmed the head
+	failed  time.Time         // when the last refresh failed; zero after one that succeeded
+	fails   int               // how many failed, one after the other
+	err     error             // why
+	notes   map[string]string // what is wrong with the generation that is served all the same, by path or wantName
 	running *refresh
 
 	read map[string]time.Time      // by path: when a root was last read, not only confirmed

@@ -47,11 +47,21 @@ func (f *Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Key
 		v.Roots = append(v.Roots, plain)
 	}
 	if signature, ok := files[detached]; ok {
-		if why := rejectDetached(isRel, rel, signature, keys, now); why != "" {
+		why := rejectDetached(isRel, rel, signature, keys, now)
+		doubt := ""
+		if why == "" && keys == nil {
+			doubt = f.doubt(rel, signature)
+		}
+		switch {
+		case why != "":
 			v.Rejected[detached] = why
-		} else {
+		case doubt != "" && v.Roots[0] == main: // clients that have InRelease can do without
+			v.Rejected[detached] = doubt
+		default:
 			v.Roots = append(v.Roots, detached)
-			v.Doubt = f.doubt(detached, rel, signature, keys)
+			if doubt != "" {
+				v.Doubtful = map[string]string{detached: doubt}
+			}
 		}
 	}
 	return v, nil
@@ -114,14 +124,14 @@ func rejectDetached(accepted bool, rel, signature []byte, keys chantal.Keyring, 
 	return ""
 }
 
-// doubt returns why a Release.gpg may be of another state than Release, where
-// no keyring tells.
-func (f *Format) doubt(name string, rel, signature []byte, keys chantal.Keyring) string {
-	if keys != nil || f.Belongs == nil {
+// doubt returns why a Release.gpg may be of another state than Release, as far
+// as that can be told without keys; or "".
+func (f *Format) doubt(rel, signature []byte) string {
+	if f.Belongs == nil {
 		return ""
 	}
 	if err := f.Belongs(rel, signature); err != nil {
-		return name + ": " + err.Error()
+		return "not a signature of Release: " + err.Error()
 	}
 	return ""
 }

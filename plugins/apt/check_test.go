@@ -2,6 +2,7 @@ package apt
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -140,6 +141,32 @@ func TestCheck(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestWithoutAKeyringASignatureOfAnotherStateIsTold: beside an InRelease it is
+// left out, as nobody needs it; without one it is doubted, for clients do.
+func TestWithoutAKeyringASignatureOfAnotherStateIsTold(t *testing.T) {
+	const text = "Suite: bookworm\nDate: Sat, 11 Jul 2026 10:00:00 UTC\nSHA256:\n e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 main/binary-amd64/Packages\n"
+	key := newKey(t)
+	tree := chantal.Tree{Name: "dists/bookworm", Roots: []string{"dists/bookworm/InRelease", "dists/bookworm/Release", "dists/bookworm/Release.gpg"}}
+	files := map[string][]byte{tree.Roots[0]: clearsigned(t, key, text), tree.Roots[1]: []byte(text), tree.Roots[2]: detached(t, key, text)}
+	f := &Format{Belongs: func(signed, signature []byte) error { return errors.New("over other bytes") }}
+	const why = "not a signature of Release: over other bytes"
+
+	v, err := f.Check(tree, files, nil, signedAt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{tree.Roots[2]: why}, v.Rejected); diff != "" || len(v.Roots) != 2 || len(v.Doubtful) != 0 {
+		t.Errorf("beside InRelease: roots %v, doubtful %v, rejected (-want +got):\n%s", v.Roots, v.Doubtful, diff)
+	}
+	delete(files, tree.Roots[0])
+	if v, err = f.Check(tree, files, nil, signedAt); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{tree.Roots[2]: why}, v.Doubtful); diff != "" || len(v.Roots) != 2 || len(v.Rejected) != 0 {
+		t.Errorf("without InRelease: roots %v, rejected %v, doubtful (-want +got):\n%s", v.Roots, v.Rejected, diff)
 	}
 }
 

@@ -71,7 +71,7 @@ func (f Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Keyr
 	}
 	if signature, ok := files[root+".asc"]; ok && keys == nil && f.Belongs != nil {
 		if err := f.Belongs(body, signature); err != nil {
-			v.Doubt = fmt.Sprintf("%s.asc: %v", root, err)
+			v.Doubtful = map[string]string{root + ".asc": err.Error()}
 		}
 	}
 	for _, name := range t.Roots {
