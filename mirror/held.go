@@ -150,6 +150,18 @@ func (t *tree) got(name string) {
 	delete(t.notes, name)
 }
 
+// served notes that a client has got an index of one of the tree's
+// generations. Where that was wrong with the one that is served, it has come
+// right.
+func (t *tree) served(generation int, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, noted := t.notes[name]; noted && t.head.Generation == generation {
+		delete(t.lacking, name)
+		delete(t.notes, name)
+	}
+}
+
 // ensure is Repo.ensure for an index of the tree.
 func (t *tree) ensure(ctx context.Context, p chantal.Promise) error {
 	err := t.repo.ensure(ctx, p)

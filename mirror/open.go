@@ -212,7 +212,8 @@ func (r *Repo) openBlob(d chantal.Digest, size int64) (*chantal.File, error) {
 // being fetched.
 func (r *Repo) openPromised(ctx context.Context, hit found, class chantal.Class) (*chantal.File, error) {
 	p := hit.promise
-	if hit.inRoot && p.Kind == chantal.Meta {
+	index := hit.inRoot && p.Kind == chantal.Meta
+	if index {
 		r.m.wants.add(r.Name, hit.tree, wantName(r.Format, p.Path), r.m.Now())
 	}
 	f, err := r.openStored(&p)
@@ -224,6 +225,11 @@ func (r *Repo) openPromised(ctx context.Context, hit found, class chantal.Class)
 	}
 	f.Path, f.Kind, f.Tree, f.Generation = class.Path, p.Kind, hit.tree, hit.number
 	f.ByDigest = class.Digest != ""
+	if index {
+		if t := r.observed(hit.tree); t != nil {
+			t.served(hit.number, wantName(r.Format, p.Path))
+		}
+	}
 	return f, nil
 }
 
