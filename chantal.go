@@ -275,6 +275,137 @@ type ListedRoot struct {
 	Date    time.Time
 }
 
+// Comparer is the optional ability of a Format, found by type assertion, to
+// order versions as its ecosystem's own tools do.
+type Comparer interface {
+	// CompareVersions returns a negative number where a is older than b, zero
+	// where neither is newer, else a positive one. It is a total preorder over
+	// all strings; what is no version comes before what is one.
+	CompareVersions(a, b string) int
+}
+
+// Contents is a generation to read from: its roots, and what they lead to.
+type Contents interface {
+	Tree() Tree
+	// Root returns a root file of the generation, or nil.
+	Root(path string) []byte
+	// Listed returns what the roots promise.
+	Listed() []Promise
+	// Promises yields what an index promises; nothing for one that never
+	// promises anything. The error is a fs.ErrNotExist where the index is not
+	// stored.
+	Promises(index Promise) iter.Seq2[Promise, error]
+	// Open returns the content of an index, decompressed. The caller closes it.
+	// The error is a fs.ErrNotExist where the index is not stored.
+	Open(index Promise) (io.ReadCloser, error)
+}
+
+// Selection is what of a repository a full mirror holds. What a field leaves
+// empty is not restricted by it; the words are the format's own.
+type Selection struct {
+	Packages, Exclude []string // shell globs on the package name; of both an excluded one is not held
+	Architectures     []string // "amd64", "x86_64", without those that fit all ("all", "noarch"), which are always held
+
+	// Of apt.
+	Suites, Components []string
+	Languages          []string // of translated descriptions; empty for English, "all" for every one, "none" for none
+	Sources            bool     // source packages
+	Udebs              bool     // packages and images of the installer
+	Installer          bool
+	Contents           bool // lists of files per package
+
+	// Of rpm.
+	Newest  int      // so many versions of each package and architecture; 0 for all
+	Modules []string // globs on NAME or NAME:STREAM; empty for all
+	Tree    bool     // what .treeinfo lists: installation images
+
+	// Of pypi.
+	Projects          []string // names or globs, each perhaps with a version specifier (PEP 440): "flask>=3"
+	Wheels, Sdists    bool
+	Prereleases       bool     // also where a project has others
+	Python, Platforms []string // globs on the tags of wheels (PEP 425): "cp311", "manylinux*_x86_64"
+}
+
+// Selector is the optional ability of a Format, found by type assertion, to
+// tell what belongs to a selection.
+type Selector interface {
+	// Trees returns the trees that sel names, the roots of each with it. listed
+	// is the content of the root that Catalog names; nil where there is none.
+	// The error says what is wrong with the selection.
+	Trees(sel *Selection, listed []byte) ([]Tree, error)
+
+	// Catalog returns the tree of which the root lists the repository's other
+	// trees, where sel cannot be told without it; the zero Tree where it can.
+	Catalog(sel *Selection) Tree
+
+	// Indexes returns those of listed that belong to sel: groups of files that
+	// have the same content in different compressions, the preferred one first.
+	// One of each group is needed; a group that upstream has none of is not an
+	// error where Release lists what nobody made.
+	Indexes(sel *Selection, t Tree, listed []Promise) [][]Promise
+
+	// Artifacts returns what decides whether an artifact that an index, or the
+	// root itself, promises belongs to sel. It may read c several times. The
+	// function is called with the promises of c in any order and not
+	// concurrently.
+	Artifacts(sel *Selection, c Contents) (func(p *Promise) bool, error)
+}
+
+// Publisher is the optional ability of a Format, found by type assertion, to
+// write metadata of a part of what generations hold.
+type Publisher interface {
+	// Publish writes the metadata of one tree that holds those artifacts of the
+	// sources that keep accepts, and returns its roots by path. All sources are
+	// generations of trees with that name; where there are several, what keep
+	// accepts of them is put together, and what the tree says of itself is from
+	// the last one. Nothing is taken over that names an artifact which is not
+	// held, or that no longer fits what is written. An artifact keeps its path.
+	Publish(sources []Contents, keep Keep, out Publication) (roots map[string][]byte, err error)
+}
+
+// Keep decides whether an artifact is held. source counts the sources from 0.
+// field returns what the metadata says of it beside the promise, by a name of
+// the format's own in lower case ("maintainer", "depends", "license",
+// "requires-python"); "" where it says nothing. Both are valid during the call.
+type Keep func(source int, p *Promise, field func(name string) string) (bool, error)
+
+// Publication takes what a Publisher writes.
+type Publication interface {
+	// Write stores an index, compressed as suffix says (".gz", ".xz", ".zst",
+	// "" for not at all); fill writes it plain. algos are the digest algorithms
+	// that are wanted of both forms.
+	Write(suffix string, algos []string, fill func(io.Writer) error) (Written, error)
+	Signer
+	// Date is what the roots are to say of their age; whole seconds.
+	Date() time.Time
+}
+
+// Written is an index as it was stored.
+type Written struct {
+	Digests      []Digest // of the stored bytes, in the order asked for
+	Size         int64
+	PlainDigests []Digest // of what was compressed; the same where nothing was
+	PlainSize    int64
+}
+
+// Signer signs roots (RFC 9580). It is safe for concurrent use.
+type Signer interface {
+	// ClearSign returns text in the cleartext signature framework.
+	ClearSign(text []byte, at time.Time) ([]byte, error)
+	// DetachSign returns an armored detached signature over body.
+	DetachSign(body []byte, at time.Time) ([]byte, error)
+	// PublicKey returns the armored public key.
+	PublicKey() []byte
+}
+
+// Resigner is the optional ability of a Format, found by type assertion, to
+// make roots that say the same under another signature.
+type Resigner interface {
+	// Resign returns the roots of a tree, by path, signed anew: they say
+	// date of their own age and name no end of their validity.
+	Resign(t Tree, roots map[string][]byte, date time.Time, s Signer) (map[string][]byte, error)
+}
+
 // Rendering says how a page is to be made.
 type Rendering struct {
 	Local  bool      // links lead to this server, relative to the page; else upstream's own URLs stay

@@ -29,8 +29,18 @@ type Snapshot struct {
 // was last observed at At or before.
 type Frozen struct {
 	Repo    string    `json:"repo"`
+	Edition string    `json:"edition,omitempty"` // an edition of the repository with roots of our own; "" for upstream's
 	At      time.Time `json:"at"`
 	Missing []string  `json:"missing,omitempty"` // files of the closure that upstream no longer had
+}
+
+// Line is what the generations of f are recorded under: in place of a
+// repository's name wherever this package asks for one.
+func (f *Frozen) Line() string {
+	if f.Edition == "" {
+		return f.Repo
+	}
+	return f.Repo + "@" + f.Edition
 }
 
 // named is what a name stands for: one of its fields is set.

@@ -40,8 +40,8 @@ func Live(c *catalog.Catalog, repo string) (all []State, err error) {
 	return all, err
 }
 
-// At returns the generations of a repository, or of all for "", at an instant
-// that is called ref.
+// At returns the generations of a repository or an edition of one, or of all
+// repositories for "", at an instant that is called ref.
 func At(c *catalog.Catalog, repo string, at time.Time, ref string) (all []State, err error) {
 	err = eachTree(c, repo, func(repo, tree string) error {
 		g, err := generationAt(c, repo, tree, at)
@@ -60,7 +60,7 @@ func Snapshot(c *catalog.Catalog, s catalog.Snapshot, repo string) (all []State,
 		if repo != "" && f.Repo != repo {
 			continue
 		}
-		states, err := At(c, f.Repo, f.At, s.Name)
+		states, err := At(c, f.Line(), f.At, s.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -133,20 +133,24 @@ func generationAt(c *catalog.Catalog, repo, tree string, at time.Time) (chantal.
 
 // eachTree calls f for the trees of one repository, or of all for "".
 func eachTree(c *catalog.Catalog, repo string, f func(repo, tree string) error) error {
-	repos, err := c.Repos()
-	if err != nil {
-		return err
-	}
-	for _, r := range repos {
-		if repo != "" && r.Name != repo {
-			continue
+	names := []string{repo}
+	if repo == "" {
+		repos, err := c.Repos()
+		if err != nil {
+			return err
 		}
-		trees, err := c.Trees(r.Name)
+		names = names[:0]
+		for _, r := range repos {
+			names = append(names, r.Name)
+		}
+	}
+	for _, name := range names {
+		trees, err := c.Trees(name)
 		if err != nil {
 			return err
 		}
 		for _, tree := range trees {
-			if err := f(r.Name, tree); err != nil {
+			if err := f(name, tree); err != nil {
 				return err
 			}
 		}
