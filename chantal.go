@@ -360,6 +360,10 @@ type Publisher interface {
 	// accepts of them is put together, and what the tree says of itself is from
 	// the last one. Nothing is taken over that names an artifact which is not
 	// held, or that no longer fits what is written. An artifact keeps its path.
+	// Sources that have other bytes under one path are an error that names it.
+	// Nil roots and no error mean that nothing remains that is worth a tree: a
+	// project without files. An index that is needed and not stored is a
+	// fs.ErrNotExist.
 	Publish(sources []Contents, keep Keep, out Publication) (roots map[string][]byte, err error)
 }
 
@@ -367,6 +371,11 @@ type Publisher interface {
 // field returns what the metadata says of it beside the promise, by a name of
 // the format's own in lower case ("maintainer", "depends", "license",
 // "requires-python"); "" where it says nothing. Both are valid during the call.
+//
+// Of a tree whose root lists the repository's other trees (Selector.Catalog)
+// Keep is asked for these: p has the Kind Root and the Path of a tree's main
+// root, and is held where that tree was published with roots. Such a tree is
+// therefore published last.
 type Keep func(source int, p *Promise, field func(name string) string) (bool, error)
 
 // Publication takes what a Publisher writes.
