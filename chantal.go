@@ -303,16 +303,16 @@ type Contents interface {
 // Selection is what of a repository a full mirror holds. What a field leaves
 // empty is not restricted by it; the words are the format's own.
 type Selection struct {
-	Packages, Exclude []string // shell globs on the package name; of both an excluded one is not held
+	Packages, Exclude []string // globs on the package name; of both an excluded one is not held
 	Architectures     []string // "amd64", "x86_64", without those that fit all ("all", "noarch"), which are always held
 
 	// Of apt.
-	Suites, Components []string
+	Suites, Components []string // a suite that ends in "/" is a folder without dists/: "./"
 	Languages          []string // of translated descriptions; empty for English, "all" for every one, "none" for none
 	Sources            bool     // source packages
-	Udebs              bool     // packages and images of the installer
-	Installer          bool
-	Contents           bool // lists of files per package
+	Udebs              bool     // packages of the installer
+	Installer          bool     // images of the installer
+	Contents           bool     // lists of files per package
 
 	// Of rpm.
 	Newest  int      // so many versions of each package and architecture; 0 for all
@@ -329,26 +329,37 @@ type Selection struct {
 // Selector is the optional ability of a Format, found by type assertion, to
 // tell what belongs to a selection.
 type Selector interface {
-	// Trees returns the trees that sel names, the roots of each with it. listed
-	// is the content of the root that Catalog names; nil where there is none.
-	// The error says what is wrong with the selection.
-	Trees(sel *Selection, listed []byte) ([]Tree, error)
-
 	// Catalog returns the tree of which the root lists the repository's other
 	// trees, where sel cannot be told without it; the zero Tree where it can.
 	Catalog(sel *Selection) Tree
 
-	// Indexes returns those of listed that belong to sel: groups of files that
-	// have the same content in different compressions, the preferred one first.
-	// One of each group is needed; a group that upstream has none of is not an
-	// error where Release lists what nobody made.
-	Indexes(sel *Selection, t Tree, listed []Promise) [][]Promise
+	// Trees returns the trees that sel names. catalog is the content of the
+	// root of Catalog; nil where there is none. The error says what is wrong
+	// with the selection, whatever part of it that is.
+	Trees(sel *Selection, catalog []byte) ([]SelectedTree, error)
 
-	// Artifacts returns what decides whether an artifact that an index, or the
-	// root itself, promises belongs to sel. It may read c several times. The
-	// function is called with the promises of c in any order and not
-	// concurrently.
+	// Serial returns the number of the newest change that a root knows of, to
+	// compare with SelectedTree.Serial; 0 where it does not say.
+	Serial(path string, root []byte) int64
+
+	// Indexes returns the metadata of c's roots that belongs to sel: groups of
+	// files that have the same content, the preferred one first. One of each
+	// group is needed; a group of which upstream has no file is not an error,
+	// for Release lists what nobody made. Only the roots of c are read. The
+	// error says that nothing of the tree belongs to sel, and what there is.
+	Indexes(sel *Selection, c Contents) ([][]Promise, error)
+
+	// Artifacts returns what decides whether an artifact that the root itself
+	// or one of Indexes promises belongs to sel. It may read c several times;
+	// of Indexes what is not stored is passed over. The function may be called
+	// in any order, and not concurrently.
 	Artifacts(sel *Selection, c Contents) (func(p *Promise) bool, error)
+}
+
+// SelectedTree is a tree that a selection names.
+type SelectedTree struct {
+	Tree
+	Serial int64 // its root is behind what the catalog says while its serial is lower; 0 where the catalog does not say
 }
 
 // Publisher is the optional ability of a Format, found by type assertion, to

@@ -17,7 +17,7 @@ import (
 	"chantal"
 )
 
-// Format is a chantal.Format and a chantal.Locator. The zero value is ready;
+// Format is a chantal.Format, a chantal.Locator and a chantal.Selector. The zero value is ready;
 // all of its methods are safe for concurrent use.
 //
 // It is no chantal.Closer: of all that a Release lists only what a client
@@ -199,8 +199,9 @@ func clean(p string) (string, error) {
 	return p, nil
 }
 
-// Parse implements chantal.Format. Roots, Packages, Sources and the Index of
-// a .diff folder promise something; everything else is taken as it is.
+// Parse implements chantal.Format. Roots, Packages, Sources, the Index of a
+// .diff folder and the list of the installer's images promise something;
+// everything else is taken as it is.
 func (f *Format) Parse(p string, r io.Reader) iter.Seq2[chantal.Promise, error] {
 	dir, name := path.Dir(p), path.Base(p)
 	var parse func(index, io.Reader, func(chantal.Promise) bool) error
@@ -216,6 +217,8 @@ func (f *Format) Parse(p string, r io.Reader) iter.Seq2[chantal.Promise, error] 
 		parse = parseSources
 	case plain == "Index" && isDiffFolder(dir):
 		parse = parseDiffIndex
+	case listsImages(p):
+		parse = parseSums
 	default:
 		return nil
 	}

@@ -49,6 +49,7 @@ func openFrame(b []byte) (frame, error) {
 type releaseFile struct {
 	date   time.Time // zero where there is none
 	byHash bool
+	noAll  bool           // the lists of packages of binary-all are part of every other architecture's
 	files  []releaseEntry // in the order in which they are listed first
 	known  int            // how many fields were there that a Release is known by
 }
@@ -118,6 +119,9 @@ func (r *releaseFile) setField(c *control) (algo string, err error) {
 	case "acquire-by-hash":
 		r.byHash = bytes.EqualFold(value, []byte("yes"))
 		return "", nil
+	case "no-support-for-architecture-all":
+		r.noAll = bytes.EqualFold(value, []byte("packages"))
+		return "", nil
 	case "origin", "label", "suite", "codename", "components", "architectures":
 	default:
 		return "", nil
@@ -169,6 +173,18 @@ func parseDate(s string) time.Time {
 	return time.Time{}
 }
 
+// openRelease reads the Release in a root with that file name.
+func openRelease(name string, root []byte) (*releaseFile, error) {
+	if name == inRelease {
+		opened, err := openFrame(root)
+		if err != nil {
+			return nil, err
+		}
+		root = opened.text
+	}
+	return parseRelease(root)
+}
+
 // parseRoot yields what an InRelease or a Release promises.
 func parseRoot(ix index, r io.Reader, yield func(chantal.Promise) bool) error {
 	text, err := io.ReadAll(io.LimitReader(r, maxRoot+1))
@@ -178,14 +194,7 @@ func parseRoot(ix index, r io.Reader, yield func(chantal.Promise) bool) error {
 	if len(text) > maxRoot {
 		return fmt.Errorf("larger than %d bytes", maxRoot)
 	}
-	if ix.name == inRelease {
-		opened, err := openFrame(text)
-		if err != nil {
-			return err
-		}
-		text = opened.text
-	}
-	rel, err := parseRelease(text)
+	rel, err := openRelease(ix.name, text)
 	if err != nil {
 		return err
 	}
