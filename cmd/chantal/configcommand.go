@@ -12,7 +12,7 @@ import (
 func configCommand(do func(action) cli.ActionFunc) *cli.Command {
 	return &cli.Command{
 		Name:  "config",
-		Usage: "check or show the configuration",
+		Usage: "check, show or describe the configuration",
 		Subcommands: []*cli.Command{
 			{
 				Name:      "check",
@@ -24,6 +24,11 @@ func configCommand(do func(action) cli.ActionFunc) *cli.Command {
 				Name:   "show",
 				Usage:  "print the effective configuration",
 				Action: do(noArguments(showConfig)),
+			},
+			{
+				Name:   "schema",
+				Usage:  "print the JSON Schema of configuration files",
+				Action: do(noArguments(configSchema)),
 			},
 		},
 	}
@@ -83,4 +88,12 @@ func showConfig(c *cli.Context, env *environment) error {
 		from = "read from " + env.config.File
 	}
 	return env.print("# " + from + "\n" + string(text))
+}
+
+func configSchema(_ *cli.Context, env *environment) error {
+	text, err := config.Schema()
+	if err != nil {
+		return err
+	}
+	return env.print(string(text) + "\n")
 }

@@ -120,8 +120,8 @@ func (n *node) source(cfg *config.Config) fetch.Source {
 	retry := fetch.Retry(d.Retries, 2*d.Timeout, n.log)
 	urgent := retry(n.client)
 	var rest fetch.Source = n.client
-	if d.Bandwidth > 0 {
-		rest = fetch.Bandwidth(d.Bandwidth)(rest)
+	if n := lowest(d.Bandwidth); n > 0 {
+		rest = fetch.Bandwidth(n)(rest)
 	}
 	rest = retry(fetch.Limit(d.Parallel, d.PerHost)(rest))
 	return fetch.SourceFunc(func(ctx context.Context, r *fetch.Request) (*fetch.Response, error) {
@@ -130,6 +130,16 @@ func (n *node) source(cfg *config.Config) fetch.Source {
 		}
 		return rest.Fetch(ctx, r)
 	})
+}
+
+// lowest returns the strictest of limits, 0 for none.
+func lowest(limits []config.Bandwidth) (least int64) {
+	for _, l := range limits {
+		if l.Rate > 0 && (least == 0 || l.Rate < least) {
+			least = l.Rate
+		}
+	}
+	return least
 }
 
 // apply makes a configuration the one in force: its repositories, and those

@@ -187,7 +187,7 @@ func (s *server) reload() {
 		return
 	}
 	if cfg.Listen != old.Listen || !slices.Equal(cfg.Listeners, old.Listeners) || cfg.Data != old.Data || cfg.History != old.History ||
-		cfg.Forward.Intercept != old.Forward.Intercept || !reflect.DeepEqual(fixed(cfg.Egress), fixed(old.Egress)) || cfg.Download != old.Download || cfg.Scrub != old.Scrub {
+		cfg.Forward.Intercept != old.Forward.Intercept || !reflect.DeepEqual(fixed(cfg.Egress), fixed(old.Egress)) || !reflect.DeepEqual(cfg.Download, old.Download) || cfg.Scrub != old.Scrub {
 		s.log.Warn("listen, listeners, data, history, egress but for netrc, download, scrub and forward.intercept take effect at the next start")
 	}
 	s.log.Info("configuration read again", "file", cfg.File)

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"chantal"
 )
 
 // Config holds the settings. The zero value is not usable; Default and Parse
@@ -78,10 +80,19 @@ type Egress struct {
 type Download struct {
 	Parallel  int           // downloads at a time
 	PerHost   int           // downloads at a time from one host
-	Bandwidth int64         // bytes per second, all together; 0 for no limit
+	Bandwidth []Bandwidth   // of all downloads together, the first that holds; without any no limit
 	Retries   int           // attempts after the first
 	Timeout   time.Duration // without any progress
 }
+
+// Bandwidth is a limit that holds at a time of the day.
+type Bandwidth struct {
+	From, To time.Duration // since midnight, local time; To may be before From, and is 24 hours for the end of the day
+	Rate     int64         // bytes per second; 0 for no limit
+}
+
+// always reports a limit that holds all day.
+func (b Bandwidth) always() bool { return b.From == 0 && b.To == day }
 
 // The types of repositories.
 const (
@@ -115,21 +126,18 @@ type Credentials struct {
 	Token    string // a bearer token (RFC 6750), in place of the others
 }
 
-// Sync selects what a full mirror of the repository holds.
+// Sync says what a full mirror of the repository holds, and when it is made.
 type Sync struct {
-	Suites        []string
-	Components    []string
-	Architectures []string
-	Sources       bool
-	Packages      []string // shell globs on the package name
-	Exclude       []string // shell globs on the package name
-	Newest        int      // versions of each package; 0 for all
-	Projects      []string
-	Wheels        bool
-	Sdists        bool
-	Python        []string
-	Platforms     []string
-	Every         time.Duration // 0 for never by itself
+	chantal.Selection
+	PackageLists []ListFile    // beside Packages or Projects
+	Every        time.Duration // 0 for never by itself
+	Schedule     string        // five fields as crontab(5) has them, in place of Every; "" for none
+}
+
+// ListFile is a file with names of packages or projects.
+type ListFile struct {
+	Path         string // as written; relative to the configuration file
+	Line, Column int    // where the configuration names it
 }
 
 // Default returns the settings that hold without a file.

@@ -184,17 +184,52 @@ func (d *decoder) resolve(n ast.Node) ast.Node {
 	return nil
 }
 
-// fields says what to do with the value of each key of a mapping.
-type fields map[string]func(ast.Node)
+// field is one key of a mapping: what it is for, how its value is read, and
+// what JSON Schema says of that. Both come from one kind, so they agree.
+type field struct {
+	says   string // for people: one sentence without a final dot
+	decode func(ast.Node)
+	show   func() any // what it holds, for people; nil for nothing
+	schema schema
+	needed bool     // the mapping is a mistake without the key
+	filled bool     // a key without a value is a mistake
+	types  []string // of repositories for which the key means something; nil for all
+}
+
+// required returns the field as one that its mapping has to have.
+func (f field) required() field {
+	f.needed = true
+	return f
+}
+
+// only returns the field as one for repositories of these types.
+func (f field) only(types ...string) field {
+	f.types = types
+	return f
+}
+
+// fits reports whether the key means something for repositories of a type.
+func (f field) fits(typ string) bool { return f.types == nil || slices.Contains(f.types, typ) }
+
+// fields are the keys of a mapping.
+type fields map[string]field
 
 // mapping hands the values in n to fields, and reports keys that are not
-// among them or come twice. where names the mapping in messages, "" for the
-// whole file. It returns where the keys stand, nil if n is no mapping.
+// among them or come twice, and those that are missing. where names the
+// mapping in messages, "" for the whole file. It returns where the keys stand,
+// nil if n is no mapping.
 func (d *decoder) mapping(n ast.Node, where string, f fields) (keys map[string]*token.Position) {
 	if n = d.resolve(n); n == nil {
 		return nil
 	}
 	keys = map[string]*token.Position{}
+	defer func() {
+		for _, key := range slices.Sorted(maps.Keys(f)) {
+			if f[key].needed && keys != nil && keys[key] == nil {
+				d.fail(position(n), "%s has no %q", where, key)
+			}
+		}
+	}()
 	if n.Type() == ast.NullType {
 		return keys
 	}
@@ -214,7 +249,7 @@ func (d *decoder) mapping(n ast.Node, where string, f fields) (keys map[string]*
 	for it := m.MapRange(); it.Next(); {
 		pos := position(it.Key())
 		key := d.unmark(it.Key().GetToken().Value)
-		decode, known := f[key]
+		field, known := f[key]
 		switch first := keys[key]; {
 		case !known:
 			d.fail(pos, "unknown key %q%s; %s", key, in, suggest(key, "key", slices.Sorted(maps.Keys(f))))
@@ -222,10 +257,21 @@ func (d *decoder) mapping(n ast.Node, where string, f fields) (keys map[string]*
 			d.fail(pos, "key %q%s comes a second time, after line %d", key, in, first.Line)
 		default:
 			keys[key] = pos
-			decode(it.Value())
+			if !field.filled || d.hasValue(key, it.Value()) {
+				field.decode(it.Value())
+			}
 		}
 	}
 	return keys
+}
+
+// hasValue reports a value that is there as a key only.
+func (d *decoder) hasValue(key string, n ast.Node) bool {
+	before := len(d.errs)
+	if text, pos, good := d.scalar(n); good && text == "" {
+		d.fail(pos, "%q has no value", key)
+	}
+	return len(d.errs) == before
 }
 
 // scalar returns the expanded text of a single value; "" with good set where
@@ -287,26 +333,43 @@ func (d *decoder) items(n ast.Node, single bool) []ast.Node {
 	return nil
 }
 
-// one decodes a single value with parse.
-func one[T any](d *decoder, into *T, parse func(string) (T, error)) func(ast.Node) {
-	return func(n ast.Node) {
+// one is a key with a single value.
+func one[T any](d *decoder, into *T, k kind[T], says string) field {
+	f := field{says: says, schema: k.schema.orVariable(), filled: k.filled}
+	if !k.filled {
+		f.schema = k.schema.orOpen()
+	}
+	f.show = func() any { return k.show(*into) }
+	f.decode = func(n ast.Node) {
 		text, pos, good := d.scalar(n)
 		if !good || text == "" {
 			return
 		}
-		value, err := parse(text)
+		value, err := k.parse(text)
 		if err != nil {
 			d.fail(pos, "%s", err)
 			return
 		}
 		*into = value
 	}
+	return f
 }
 
-// many decodes a list, or a single value in its place, with parse. A written
-// list replaces the default, also an empty one.
-func many[T any](d *decoder, into *[]T, parse func(string) (T, error)) func(ast.Node) {
-	return func(n ast.Node) {
+// many is a key with a list, or a single value in its place. A written list
+// replaces the default, also an empty one.
+func many[T any](d *decoder, into *[]T, k kind[T], says string) field {
+	f := field{says: says, schema: k.schema.orVariable().orList().orOpen()}
+	f.show = func() any {
+		if len(*into) == 0 {
+			return nil
+		}
+		list := []any{}
+		for _, value := range *into {
+			list = append(list, k.show(value))
+		}
+		return list
+	}
+	f.decode = func(n ast.Node) {
 		if r := d.resolve(n); r == nil || r.Type() == ast.NullType {
 			return
 		}
@@ -316,7 +379,7 @@ func many[T any](d *decoder, into *[]T, parse func(string) (T, error)) func(ast.
 			if !good {
 				continue
 			}
-			value, err := parse(text)
+			value, err := k.parse(text)
 			if err == nil && text == "" {
 				err = errors.New("an empty entry")
 			}
@@ -328,4 +391,10 @@ func many[T any](d *decoder, into *[]T, parse func(string) (T, error)) func(ast.
 		}
 		*into = list
 	}
+	return f
+}
+
+// section is a key with a mapping; where names it in messages.
+func (d *decoder) section(where, says string, f fields) field {
+	return field{says: says, schema: f.schema(), decode: func(n ast.Node) { d.mapping(n, where, f) }}
 }

@@ -2,8 +2,8 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
@@ -11,206 +11,182 @@ import (
 
 // config decodes the whole file into c, which holds the defaults.
 func (d *decoder) config(c *Config, text string) {
-	body := d.root(text)
-	if body == nil {
-		return
+	if body := d.root(text); body != nil {
+		d.mapping(body, "", d.table(c))
 	}
-	addresses := map[string]bool{}
-	d.mapping(body, "", fields{
-		"listen":    one(d, &c.Listen, ParseAddress),
-		"listeners": func(n ast.Node) { d.listeners(&c.Listeners, n, addresses) },
-		"data":      one(d, &c.Data, parseText),
-		"clients":   many(d, &c.Clients, parsePrefix),
-		"history":   one(d, &c.History, parseDuration),
-		"cache": d.section("cache", fields{
-			"max_size": one(d, &c.Cache.MaxSize, parseSize),
-		}),
-		"forward": d.section("forward", fields{
-			"discover":    one(d, &c.Forward.Discover, parseBool),
-			"other":       one(d, &c.Forward.Other, oneOf(Deny, Pass)),
-			"connect":     one(d, &c.Forward.Connect, oneOf(Tunnel, Deny)),
-			"intercept":   one(d, &c.Forward.Intercept, oneOf(Off, Configured)),
-			"require_ref": one(d, &c.Forward.RequireRef, parseBool),
-		}),
-		"egress": d.section("egress", fields{
-			"allow_private": many(d, &c.Egress.AllowPrivate, parsePrefix),
-			"offline":       one(d, &c.Egress.Offline, parseBool),
-			"proxy":         one(d, &c.Egress.Proxy, parseProxy),
-			"no_proxy":      many(d, &c.Egress.NoProxy, parseText),
-			"netrc":         many(d, &c.Egress.Netrc, parseText),
-		}),
-		"download": d.section("download", fields{
-			"parallel":  one(d, &c.Download.Parallel, parseAtLeastOne),
-			"per_host":  one(d, &c.Download.PerHost, parseAtLeastOne),
-			"bandwidth": one(d, &c.Download.Bandwidth, parseRate),
-			"retries":   one(d, &c.Download.Retries, parseCount),
-			"timeout":   one(d, &c.Download.Timeout, parseDuration),
-		}),
-		"scrub": d.section("scrub", fields{
-			"every":     one(d, &c.Scrub.Every, parseDuration),
-			"bandwidth": one(d, &c.Scrub.Bandwidth, parseRate),
-		}),
-		"repos": func(n ast.Node) { d.repos(&c.Repos, n) },
-	})
 }
 
-func (d *decoder) section(name string, f fields) func(ast.Node) {
-	return func(n ast.Node) { d.mapping(n, name, f) }
+// table is every key of a file. It is what Parse reads by and what Schema
+// describes; the defaults are what c holds.
+func (d *decoder) table(c *Config) fields {
+	return fields{
+		"listen":    one(d, &c.Listen, address(), "the address for mirror URLs, forward proxy and /-/"),
+		"listeners": d.listeners(&c.Listeners),
+		"data":      one(d, &c.Data, anyText(), "where everything is kept; --data and CHANTAL_DATA come before it"),
+		"clients":   many(d, &c.Clients, network(), "who may use the server; others get 403"),
+		"history":   one(d, &c.History, duration(), "how long older generations still answer in live"),
+		"cache": d.section("cache", "what is kept", fields{
+			"max_size": one(d, &c.Cache.MaxSize, amount(), "artifacts that no name pins are evicted beyond it; no limit by default"),
+		}),
+		"forward": d.section("forward", "what the forward proxy does", fields{
+			"discover":    one(d, &c.Forward.Discover, boolean(), "recognise repositories on hosts that are not configured"),
+			"other":       one(d, &c.Forward.Other, oneOf(Deny, Pass), "proxy requests that belong to no repository: deny (403) or pass"),
+			"connect":     one(d, &c.Forward.Connect, oneOf(Tunnel, Deny), "CONNECT to public hosts on port 443: tunnel or deny"),
+			"intercept":   one(d, &c.Forward.Intercept, oneOf(Off, Configured), "configured: answer CONNECT for hosts of configured repositories with the own CA"),
+			"require_ref": one(d, &c.Forward.RequireRef, boolean(), "407 to proxy requests without a user name, which is the ref"),
+		}),
+		"egress": d.section("egress", "where Chantal may connect to, and how", fields{
+			"allow_private": many(d, &c.Egress.AllowPrivate, network(), "private addresses and networks that clients may name as upstreams"),
+			"offline":       one(d, &c.Egress.Offline, boolean(), "answer from the store only"),
+			"proxy":         one(d, &c.Egress.Proxy, proxyURL(), "an outbound proxy, an http, https or socks5 URL; the environment's by default"),
+			"no_proxy":      many(d, &c.Egress.NoProxy, anyText(), "hosts that the outbound proxy is not asked for; NO_PROXY by default"),
+			"netrc":         many(d, &c.Egress.Netrc, anyText(), "files in netrc format with credentials of configured upstreams; NETRC by default"),
+		}),
+		"download": d.section("download", "how upstreams are asked", fields{
+			"parallel":  one(d, &c.Download.Parallel, atLeastOne(), "downloads at a time"),
+			"per_host":  one(d, &c.Download.PerHost, atLeastOne(), "downloads at a time from one host"),
+			"bandwidth": d.bandwidth(&c.Download.Bandwidth, "download.bandwidth", "bytes per second of all downloads together, always or by time of day; no limit by default"),
+			"retries":   one(d, &c.Download.Retries, atLeastZero(), "attempts after the first"),
+			"timeout":   one(d, &c.Download.Timeout, duration(), "how long an answer may take to begin, and a body may stand still"),
+		}),
+		"scrub": d.section("scrub", "how the whole store is read again in the background", fields{
+			"every":     one(d, &c.Scrub.Every, duration(), "from the beginning of a pass to that of the next; 0s for never"),
+			"bandwidth": one(d, &c.Scrub.Bandwidth, rate(), "bytes per second that this may read; 0 for no limit"),
+		}),
+		"repos": d.repos(&c.Repos),
+	}
 }
 
-func (d *decoder) listeners(into *[]Listener, n ast.Node, seen map[string]bool) {
-	for i, item := range d.items(n, false) {
-		where := fmt.Sprintf("listeners[%d]", i)
-		var l Listener
-		keys := d.mapping(item, where, fields{
-			"address": one(d, &l.Address, ParseAddress),
-			"ref":     one(d, &l.Ref, parseRef),
-		})
-		for _, key := range []string{"address", "ref"} {
-			d.require(keys, key, where, item)
+// sequence is a key with a list of mappings. item returns the keys of one
+// entry, which where names in messages; done is called when it has been read.
+func (d *decoder) sequence(where, says string, item func(where string) fields, done func(where string, n ast.Node, keys map[string]*token.Position)) field {
+	return field{
+		says: says, schema: schema{"type": []string{"array", "null"}, "items": item(where).schema()},
+		decode: func(n ast.Node) {
+			for i, entry := range d.items(n, false) {
+				here := fmt.Sprintf("%s[%d]", where, i)
+				keys := d.mapping(entry, here, item(here))
+				done(here, entry, keys)
+			}
+		},
+	}
+}
+
+func (d *decoder) listeners(into *[]Listener) field {
+	var l Listener
+	seen := map[string]bool{}
+	return d.sequence("listeners", "further addresses, each bound to a ref", func(string) fields {
+		l = Listener{}
+		return fields{
+			"address": one(d, &l.Address, address(), "the address, HOST:PORT").required(),
+			"ref":     one(d, &l.Ref, refText(), "what those get who come by it, unless they name another").required(),
 		}
+	}, func(where string, _ ast.Node, keys map[string]*token.Position) {
 		if l.Address != "" && seen[l.Address] {
 			d.fail(keys["address"], "address %q of %s comes a second time", l.Address, where)
 		}
 		seen[l.Address] = true
 		*into = append(*into, l)
-	}
+	})
 }
 
-// require reports a key that the mapping n lacks; one that is no mapping has
-// been reported as such.
-func (d *decoder) require(keys map[string]*token.Position, key, where string, n ast.Node) {
-	if keys != nil && keys[key] == nil {
-		d.fail(position(n), "%s has no %q", where, key)
-	}
-}
-
-func (d *decoder) repos(into *[]Repo, n ast.Node) {
-	first := map[string]int{}
-	for i, item := range d.items(n, false) {
-		where := fmt.Sprintf("repos[%d]", i)
-		repo := Repo{Refresh: time.Minute}
-		keys := d.repo(&repo, item, where)
-		for _, key := range []string{"name", "type"} {
-			d.require(keys, key, where, item)
+// bandwidth is a rate, or a list of rates by time of day.
+func (d *decoder) bandwidth(into *[]Bandwidth, where, says string) field {
+	var b Bandwidth
+	before := 0
+	list := d.sequence(where, says, func(string) fields {
+		b, before = Bandwidth{}, len(d.errs)
+		return fields{
+			"from": one(d, &b.From, clock(), "when it begins, local time; with to, or neither for the rest of the day"),
+			"to":   one(d, &b.To, clock(), "when it ends; earlier than from for a span over midnight"),
+			"rate": one(d, &b.Rate, rate(), "bytes per second; 0 or unlimited for no limit").required(),
 		}
-		if keys["mirrorlist"] == nil && keys["metalink"] == nil {
-			d.require(keys, "upstream", where, item)
+	}, func(where string, n ast.Node, keys map[string]*token.Position) {
+		switch {
+		case len(d.errs) > before:
+			return
+		case (keys["from"] == nil) != (keys["to"] == nil):
+			d.fail(position(n), "%s needs both %q and %q, or neither for the rest of the day", where, "from", "to")
+		case keys["from"] == nil:
+			b.To = day
+		case b.From == b.To:
+			d.fail(position(n), "%s ends when it begins", where)
+		}
+		*into = append(*into, b)
+	})
+	var always int64
+	single := one(d, &always, rate(), says)
+	return field{
+		says: says, schema: schema{"anyOf": []any{single.schema, list.schema}},
+		decode: func(n ast.Node) {
+			*into = nil
+			if r := d.resolve(n); r != nil && r.Type() == ast.SequenceType {
+				list.decode(n)
+				// What holds all day is for the rest of it.
+				slices.SortStableFunc(*into, func(a, b Bandwidth) int {
+					switch {
+					case a.always() == b.always():
+						return 0
+					case a.always():
+						return 1
+					}
+					return -1
+				})
+				return
+			}
+			if single.decode(n); always > 0 {
+				*into = []Bandwidth{{To: day, Rate: always}}
+			}
+		},
+	}
+}
+
+func (d *decoder) repos(into *[]Repo) field {
+	var r repoDecoder
+	first := map[string]int{}
+	f := d.sequence("repos", "the repositories", func(where string) fields {
+		r = repoDecoder{decoder: d, repo: newRepo()}
+		return r.table(where)
+	}, func(where string, n ast.Node, keys map[string]*token.Position) {
+		repo := &r.repo
+		if keys != nil && keys["mirrorlist"] == nil && keys["metalink"] == nil && keys["upstream"] == nil {
+			d.fail(position(n), "%s has no %q", where, "upstream")
 		}
 		if line, taken := first[repo.Name]; taken && repo.Name != "" {
 			d.fail(keys["name"], "repository name %q of %s is taken by the one in line %d", repo.Name, where, line)
 		} else if pos := keys["name"]; pos != nil {
 			first[repo.Name] = pos.Line
 		}
-		d.fits(&repo, keys)
-		*into = append(*into, repo)
-	}
-}
-
-func (d *decoder) repo(repo *Repo, n ast.Node, where string) map[string]*token.Position {
-	return d.mapping(n, where, fields{
-		"name": d.filled("name", one(d, &repo.Name, parseName)),
-		"type": d.filled("type", one(d, &repo.Type, oneOf(Apt, RPM, PyPI, Generic))),
-		"upstream": func(n ast.Node) {
-			before := len(d.errs)
-			many(d, &repo.Upstream, parseURL)(n)
-			if len(repo.Upstream) == 0 && len(d.errs) == before {
-				d.fail(position(n), "%s needs at least one upstream URL", where)
-			}
-		},
-		"credentials": func(n ast.Node) { d.credentials(&repo.Credentials, n, where+".credentials") },
-		"keyring":     one(d, &repo.Keyring, parseText),
-		"refresh":     one(d, &repo.Refresh, parseDuration),
-		"files":       many(d, &repo.Files, parseURL),
-
-		"mirrorlist":   d.filled("mirrorlist", one(d, &repo.Mirrorlist, parseListURL)),
-		"metalink":     d.filled("metalink", one(d, &repo.Metalink, parseListURL)),
-		"list_refresh": one(d, &repo.ListRefresh, parseDuration),
-		"sync": func(n ast.Node) {
-			repo.Sync = &Sync{Wheels: true, Sdists: true}
-			d.sync(repo.Sync, n, where+".sync")
-		},
+		r.finish(keys)
+		*into = append(*into, *repo)
 	})
+	f.schema["items"] = r.schema(f.schema["items"].(schema))
+	return f
 }
 
-// credentials reads a user name with a password, or a token.
-func (d *decoder) credentials(into *Credentials, n ast.Node, where string) {
-	keys := d.mapping(n, where, fields{
-		"username": d.filled("username", one(d, &into.Username, parseSecret)),
-		"password": one(d, &into.Password, parseSecret),
-		"token":    d.filled("token", one(d, &into.Token, parseSecret)),
-	})
-	switch {
-	case keys == nil:
-	case keys["token"] != nil && (keys["username"] != nil || keys["password"] != nil):
-		d.fail(keys["token"], "%s has both a token and a user name or password; an upstream is sent one of them", where)
-	case keys["token"] == nil && keys["username"] == nil:
-		d.fail(position(n), "%s needs a %q, or a %q with a %q", where, "token", "username", "password")
-	case strings.Contains(into.Username, ":"):
-		d.fail(keys["username"], "the user name in %s has a colon, which ends it (RFC 7617)", where)
+// credentials is a user name with a password, or a token.
+func (d *decoder) credentials(into *Credentials, where string) field {
+	f := fields{
+		"username": one(d, &into.Username, secret().required(), "the user name"),
+		"password": one(d, &into.Password, secret(), "the password"),
+		"token":    one(d, &into.Token, secret().required(), "a bearer token (RFC 6750), in place of the others"),
 	}
-}
-
-// filled reports a value that is there as a key only, for keys that have no
-// default.
-func (d *decoder) filled(key string, decode func(ast.Node)) func(ast.Node) {
-	return func(n ast.Node) {
-		before := len(d.errs)
-		if text, pos, good := d.scalar(n); good && text == "" {
-			d.fail(pos, "%q has no value", key)
+	s := f.schema()
+	user, token := schema{"required": []string{"username"}}, schema{"required": []string{"token"}}
+	password := schema{"required": []string{"password"}}
+	s["type"] = "object"
+	s["oneOf"] = []any{token, user}
+	s["not"] = schema{"allOf": []any{token, password}}
+	return field{says: "what upstream asks for", schema: s, decode: func(n ast.Node) {
+		keys := d.mapping(n, where, f)
+		switch {
+		case keys == nil:
+		case keys["token"] != nil && (keys["username"] != nil || keys["password"] != nil):
+			d.fail(keys["token"], "%s has both a token and a user name or password; an upstream is sent one of them", where)
+		case keys["token"] == nil && keys["username"] == nil:
+			d.fail(position(n), "%s needs a %q, or a %q with a %q", where, "token", "username", "password")
+		case strings.Contains(into.Username, ":"):
+			d.fail(keys["username"], "the user name in %s has a colon, which ends it (RFC 7617)", where)
 		}
-		if len(d.errs) == before {
-			decode(n)
-		}
-	}
-}
-
-// fits reports settings that mean nothing for the repository's type: a
-// keyring that is never asked would be taken for protection.
-func (d *decoder) fits(repo *Repo, keys map[string]*token.Position) {
-	if repo.Type == "" {
-		return
-	}
-	if repo.Keyring != "" && repo.Type != Apt && repo.Type != RPM {
-		d.fail(keys["keyring"], "a repository of type %s has no signed roots; remove %q", repo.Type, "keyring")
-	}
-	if repo.Files != nil && repo.Type != PyPI {
-		d.fail(keys["files"], "%q is for type pypi, not %s", "files", repo.Type)
-	}
-	lists := 0
-	for _, key := range []string{"mirrorlist", "metalink"} {
-		if keys[key] == nil {
-			continue
-		}
-		if lists++; lists > 1 {
-			d.fail(keys[key], "a repository has one list of mirrors; remove %q or %q", "mirrorlist", "metalink")
-		}
-		if repo.Type != RPM {
-			d.fail(keys[key], "%q is for type rpm, not %s", key, repo.Type)
-		}
-	}
-	switch {
-	case lists == 0 && keys["list_refresh"] != nil:
-		d.fail(keys["list_refresh"], "%q says nothing without %q or %q", "list_refresh", "mirrorlist", "metalink")
-	case lists > 0 && repo.ListRefresh == 0:
-		repo.ListRefresh = 10 * time.Minute
-	}
-}
-
-func (d *decoder) sync(s *Sync, n ast.Node, where string) {
-	d.mapping(n, where, fields{
-		"suites":        many(d, &s.Suites, parseText),
-		"components":    many(d, &s.Components, parseText),
-		"architectures": many(d, &s.Architectures, parseText),
-		"sources":       one(d, &s.Sources, parseBool),
-		"packages":      many(d, &s.Packages, parseText),
-		"exclude":       many(d, &s.Exclude, parseText),
-		"newest":        one(d, &s.Newest, parseCount),
-		"projects":      many(d, &s.Projects, parseText),
-		"wheels":        one(d, &s.Wheels, parseBool),
-		"sdists":        one(d, &s.Sdists, parseBool),
-		"python":        many(d, &s.Python, parseText),
-		"platforms":     many(d, &s.Platforms, parseText),
-		"every":         one(d, &s.Every, parseDuration),
-	})
+	}}
 }

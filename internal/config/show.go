@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/goccy/go-yaml"
 )
@@ -52,9 +51,14 @@ type (
 	shownDownload struct {
 		Parallel  int    `yaml:"parallel" json:"parallel"`
 		PerHost   int    `yaml:"per_host" json:"per_host"`
-		Bandwidth string `yaml:"bandwidth,omitempty" json:"bandwidth,omitempty"`
+		Bandwidth any    `yaml:"bandwidth,omitempty" json:"bandwidth,omitempty"`
 		Retries   int    `yaml:"retries" json:"retries"`
 		Timeout   string `yaml:"timeout" json:"timeout"`
+	}
+	shownBandwidth struct {
+		From string `yaml:"from,omitempty" json:"from,omitempty"`
+		To   string `yaml:"to,omitempty" json:"to,omitempty"`
+		Rate string `yaml:"rate" json:"rate"`
 	}
 	shownRepo struct {
 		Name        string           `yaml:"name" json:"name"`
@@ -64,7 +68,7 @@ type (
 		Keyring     string           `yaml:"keyring,omitempty" json:"keyring,omitempty"`
 		Refresh     string           `yaml:"refresh" json:"refresh"`
 		Files       *[]string        `yaml:"files,omitempty" json:"files,omitempty"`
-		Sync        *shownSync       `yaml:"sync,omitempty" json:"sync,omitempty"`
+		Sync        map[string]any   `yaml:"sync,omitempty" json:"sync,omitempty"`
 
 		Mirrorlist  string `yaml:"mirrorlist,omitempty" json:"mirrorlist,omitempty"`
 		Metalink    string `yaml:"metalink,omitempty" json:"metalink,omitempty"`
@@ -74,21 +78,6 @@ type (
 		Username string `yaml:"username,omitempty" json:"username,omitempty"`
 		Password string `yaml:"password,omitempty" json:"password,omitempty"`
 		Token    string `yaml:"token,omitempty" json:"token,omitempty"`
-	}
-	shownSync struct {
-		Suites        []string `yaml:"suites,flow,omitempty" json:"suites,omitempty"`
-		Components    []string `yaml:"components,flow,omitempty" json:"components,omitempty"`
-		Architectures []string `yaml:"architectures,flow,omitempty" json:"architectures,omitempty"`
-		Sources       bool     `yaml:"sources" json:"sources"`
-		Packages      []string `yaml:"packages,flow,omitempty" json:"packages,omitempty"`
-		Exclude       []string `yaml:"exclude,flow,omitempty" json:"exclude,omitempty"`
-		Newest        int      `yaml:"newest,omitempty" json:"newest,omitempty"`
-		Projects      []string `yaml:"projects,flow,omitempty" json:"projects,omitempty"`
-		Wheels        bool     `yaml:"wheels" json:"wheels"`
-		Sdists        bool     `yaml:"sdists" json:"sdists"`
-		Python        []string `yaml:"python,flow,omitempty" json:"python,omitempty"`
-		Platforms     []string `yaml:"platforms,flow,omitempty" json:"platforms,omitempty"`
-		Every         string   `yaml:"every,omitempty" json:"every,omitempty"`
 	}
 )
 
@@ -119,7 +108,7 @@ func (c *Config) shown() shown {
 		},
 		Download: shownDownload{
 			Parallel: c.Download.Parallel, PerHost: c.Download.PerHost, Retries: c.Download.Retries,
-			Bandwidth: limit(c.Download.Bandwidth, "/s"), Timeout: showDuration(c.Download.Timeout),
+			Bandwidth: showBandwidth(c.Download.Bandwidth), Timeout: showDuration(c.Download.Timeout),
 		},
 		Scrub: shownScrub{Every: showDuration(c.Scrub.Every), Bandwidth: showSize(c.Scrub.Bandwidth) + "/s"},
 	}
@@ -145,15 +134,43 @@ func (r *Repo) shown() shownRepo {
 	if r.Mirrorlist != "" || r.Metalink != "" {
 		s.Mirrorlist, s.Metalink, s.ListRefresh = redact(r.Mirrorlist), redact(r.Metalink), showDuration(r.ListRefresh)
 	}
-	if y := r.Sync; y != nil {
-		s.Sync = &shownSync{
-			Suites: y.Suites, Components: y.Components, Architectures: y.Architectures, Sources: y.Sources,
-			Packages: y.Packages, Exclude: y.Exclude, Newest: y.Newest,
-			Projects: y.Projects, Wheels: y.Wheels, Sdists: y.Sdists, Python: y.Python, Platforms: y.Platforms,
-			Every: every(y.Every),
-		}
+	if r.Sync != nil {
+		s.Sync = r.Sync.shown(r.Type)
 	}
 	return s
+}
+
+// shown is what the table of keys says for the type.
+func (y *Sync) shown(typ string) map[string]any {
+	keys := map[string]any{}
+	for key, field := range (&repoDecoder{}).syncTable(y) {
+		if value := field.show(); value != nil && field.fits(typ) {
+			keys[key] = value
+		}
+	}
+	return keys
+}
+
+// showBandwidth writes a limit that always holds as that alone.
+func showBandwidth(list []Bandwidth) any {
+	if len(list) == 0 {
+		return nil
+	}
+	if len(list) == 1 && list[0].always() {
+		return showSize(list[0].Rate) + "/s"
+	}
+	var all []shownBandwidth
+	for _, b := range list {
+		s := shownBandwidth{Rate: unlimited}
+		if !b.always() {
+			s.From, s.To = showClock(b.From), showClock(b.To)
+		}
+		if b.Rate > 0 {
+			s.Rate = showSize(b.Rate) + "/s"
+		}
+		all = append(all, s)
+	}
+	return all
 }
 
 func hide(secret string) string {
@@ -161,13 +178,6 @@ func hide(secret string) string {
 		return ""
 	}
 	return hidden
-}
-
-func every(d time.Duration) string {
-	if d == 0 {
-		return ""
-	}
-	return showDuration(d)
 }
 
 // limit writes a number of bytes of which 0 means none.

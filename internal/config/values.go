@@ -67,6 +67,23 @@ func showDuration(d time.Duration) string {
 	return text
 }
 
+// parseClock reads a time of day: 08:00; 24:00 is the end of the day.
+func parseClock(text string) (time.Duration, error) {
+	hour, minute, ok := strings.Cut(text, ":")
+	h, badHour := strconv.ParseUint(hour, 10, 8)
+	m, badMinute := strconv.ParseUint(minute, 10, 8)
+	at := time.Duration(h)*time.Hour + time.Duration(m)*time.Minute
+	if !ok || badHour != nil || badMinute != nil || len(minute) != 2 || m > 59 || at > day {
+		return 0, fmt.Errorf("%q is not a time of day; write for example \"08:00\"", text)
+	}
+	return at, nil
+}
+
+// showClock writes what parseClock reads.
+func showClock(at time.Duration) string {
+	return fmt.Sprintf("%02d:%02d", at/time.Hour, at%time.Hour/time.Minute)
+}
+
 // parseSize reads a number of bytes: 200GiB, 1.5GB, 4096.
 func parseSize(text string) (int64, error) {
 	n, err := humanize.ParseBytes(text)
@@ -76,8 +93,15 @@ func parseSize(text string) (int64, error) {
 	return int64(n), nil
 }
 
-// parseRate reads bytes per second: 50MiB/s; the /s may be left out.
+// unlimited is the rate that limits nothing, for people.
+const unlimited = "unlimited"
+
+// parseRate reads bytes per second: 50MiB/s; the /s may be left out. 0 is no
+// limit.
 func parseRate(text string) (int64, error) {
+	if text == unlimited {
+		return 0, nil
+	}
 	n, err := parseSize(strings.TrimSuffix(text, "/s"))
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a bandwidth; write a size per second such as 50MiB/s", text)
@@ -264,8 +288,8 @@ func parseSecret(text string) (string, error) {
 	return text, nil
 }
 
-// oneOf returns a parser for the given words.
-func oneOf(words ...string) func(string) (string, error) {
+// parseWord returns a parser for the given words.
+func parseWord(words []string) func(string) (string, error) {
 	return func(text string) (string, error) {
 		for _, word := range words {
 			if text == word {
