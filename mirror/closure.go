@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"chantal"
+	"chantal/internal/catalog"
 )
 
 // wantSet collects which indexes clients ask for, so that a hit writes nothing:
@@ -237,11 +238,12 @@ func (t *tree) delivered() *refresh {
 	}
 }
 
-// Complete fetches what the repository's generations of an instant need to be
-// served from the store as a whole. It returns the paths of metadata that
-// cannot be had (any more): upstream does not have them, or ctx ended first.
-func (m *Mirror) Complete(ctx context.Context, repo string, at time.Time, progress func(string)) ([]string, error) {
-	r := m.Repo(repo)
+// Complete fetches what the generations of a line, a repository's own or that
+// of an edition, need at an instant to be served from the store as a whole. It
+// returns the paths of metadata that cannot be had (any more): upstream does
+// not have them, or ctx ended first.
+func (m *Mirror) Complete(ctx context.Context, line string, at time.Time, progress func(string)) ([]string, error) {
+	r := m.Repo(catalog.RepoOf(line))
 	if r == nil {
 		return nil, nil
 	}
@@ -254,7 +256,7 @@ func (m *Mirror) Complete(ctx context.Context, repo string, at time.Time, progre
 	}
 	var missing []string
 	for _, name := range names {
-		s, err := r.stateAt(name, at)
+		s, err := r.stateAt(line, name, at)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -269,9 +271,9 @@ func (m *Mirror) Complete(ctx context.Context, repo string, at time.Time, progre
 			continue
 		}
 		if !m.Offline {
-			progress("fetching metadata of " + repo + " " + name)
+			progress("fetching metadata of " + line + " " + name)
 			if _, err := r.observed(name).completeState(ctx, s); err != nil {
-				m.Log.Warn("completing a generation", "repo", repo, "tree", name, "error", err)
+				m.Log.Warn("completing a generation", "repo", line, "tree", name, "error", err)
 			}
 			if lacks, err = r.lacking(name, s); err != nil {
 				return nil, err
@@ -282,7 +284,7 @@ func (m *Mirror) Complete(ctx context.Context, repo string, at time.Time, progre
 	// What is there may still be on its way to the disk, and whoever names a
 	// blob in a record relies on it, also when ctx has ended meanwhile.
 	if err := m.Store.Sync(context.WithoutCancel(ctx)); err != nil {
-		return nil, fmt.Errorf("storing metadata of %s: %w", repo, err)
+		return nil, fmt.Errorf("storing metadata of %s: %w", line, err)
 	}
 	return missing, nil
 }

@@ -58,7 +58,7 @@ func TestAFrozenRepositoryHoldsMetadataThatNobodyAskedFor(t *testing.T) {
 	r = w.add(Settings{Name: "epel", Type: "rpm", Upstream: []string{baseRPM}})
 	for _, kind := range []string{"primary", "filelists", "other"} {
 		for _, p := range metadata(files, kind) {
-			wantGet(t, r.At(then, false), p, files[p].Content)
+			wantGet(t, r.At(r.Name, then, false), p, files[p].Content)
 		}
 	}
 }

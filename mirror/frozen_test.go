@@ -31,13 +31,13 @@ func TestAPathHasOtherBytesInAnotherGeneration(t *testing.T) {
 	wantGet(t, live, at, second[at].Content)
 	w.due()
 	for range 2 {
-		wantGet(t, r.At(then, false), at, first[at].Content)
-		wantGet(t, r.At(w.clock.now(), false), at, second[at].Content)
+		wantGet(t, r.At(r.Name, then, false), at, first[at].Content)
+		wantGet(t, r.At(r.Name, w.clock.now(), false), at, second[at].Content)
 		wantGet(t, live, at, second[at].Content)
 	}
 	w.restart(true)
 	r = w.debian(baseA)
-	wantGet(t, r.At(then, false), at, first[at].Content)
+	wantGet(t, r.At(r.Name, then, false), at, first[at].Content)
 	wantGet(t, r.Live(Client{}), at, second[at].Content)
 }
 
@@ -62,17 +62,17 @@ func TestAnInstantShowsWhatWasObservedThen(t *testing.T) {
 	}
 	w.up.forget()
 	for i, at := range instants {
-		f := wantGet(t, r.At(at, false), inRelease, roots[i])
+		f := wantGet(t, r.At(r.Name, at, false), inRelease, roots[i])
 		if f.Generation != i+1 || f.Cache != chantal.Hit {
 			t.Errorf("generation %d, %v", f.Generation, f.Cache)
 		}
 	}
-	wantGet(t, r.At(instants[0], false), opaque, []byte("one"))
-	wantGet(t, r.At(instants[1], false), opaque, []byte("at 2"))
+	wantGet(t, r.At(r.Name, instants[0], false), opaque, []byte("one"))
+	wantGet(t, r.At(r.Name, instants[1], false), opaque, []byte("at 2"))
 	if asked := w.up.requests(""); len(asked) != 0 {
 		t.Errorf("upstream was asked for the past: %v", asked)
 	}
-	_, _, err := get(t, r.At(instants[0].Add(-time.Hour), true), inRelease)
+	_, _, err := get(t, r.At(r.Name, instants[0].Add(-time.Hour), true), inRelease)
 	var none *NoInstantError
 	if !errors.As(err, &none) || !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("before the first observation: got %v", err)
@@ -84,7 +84,7 @@ func TestAnInstantShowsWhatWasObservedThen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantGet(t, r.At(at, false), inRelease, roots[0])
+	wantGet(t, r.At(r.Name, at, false), inRelease, roots[0])
 }
 
 func TestAFrozenViewNeverShowsWhatWasSeenLater(t *testing.T) {
@@ -100,7 +100,7 @@ func TestAFrozenViewNeverShowsWhatWasSeenLater(t *testing.T) {
 	wantGet(t, live, inRelease, s.content(inRelease))
 	wantGet(t, live, newer, s.content(newer))
 	for _, p := range []string{later, newer, "never/seen.txt"} {
-		if _, _, err := get(t, r.At(then, true), p); !errors.Is(err, fs.ErrNotExist) {
+		if _, _, err := get(t, r.At(r.Name, then, true), p); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: got %v", p, err)
 		}
 	}
@@ -121,8 +121,8 @@ func TestAFrozenViewFetchesByDigestWhatIsStillThere(t *testing.T) {
 	s.publish(w.up, baseA)
 	w.due()
 	wantGet(t, live, inRelease, s.content(inRelease))
-	wantGet(t, r.At(then, false), at, first[at].Content)
-	if _, _, err := get(t, r.At(then, false), gone); !errors.Is(err, fs.ErrNotExist) {
+	wantGet(t, r.At(r.Name, then, false), at, first[at].Content)
+	if _, _, err := get(t, r.At(r.Name, then, false), gone); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("what upstream has deleted: got %v", err)
 	}
 }
@@ -162,7 +162,7 @@ func TestOnlyAnInstantIsAnsweredByUploadTime(t *testing.T) {
 	w := newWorld(t)
 	r, old, new, at, uploaded := index(t, w)
 	then := uploaded // strictly before
-	_, f := mustGet(t, r.At(then, true), "simple/six/")
+	_, f := mustGet(t, r.At(r.Name, then, true), "simple/six/")
 	if !f.Before.Equal(then) || f.Generation != 0 {
 		t.Errorf("the page is to be cut at %v and of generation %d", f.Before, f.Generation)
 	}
@@ -170,18 +170,18 @@ func TestOnlyAnInstantIsAnsweredByUploadTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantGet(t, r.At(then, true), at[old], wheel)
-	if _, _, err := get(t, r.At(then, true), at[new]); !errors.Is(err, fs.ErrNotExist) {
+	wantGet(t, r.At(r.Name, then, true), at[old], wheel)
+	if _, _, err := get(t, r.At(r.Name, then, true), at[new]); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file uploaded at that very instant: got %v", err)
 	}
-	if _, _, err := get(t, r.At(then.Add(time.Second), true), at[new]); err != nil {
+	if _, _, err := get(t, r.At(r.Name, then.Add(time.Second), true), at[new]); err != nil {
 		t.Errorf("a file uploaded a second before: %v", err)
 	}
 	var none *NoInstantError
-	if _, _, err := get(t, r.At(then, false), "simple/six/"); !errors.As(err, &none) {
+	if _, _, err := get(t, r.At(r.Name, then, false), "simple/six/"); !errors.As(err, &none) {
 		t.Errorf("a named snapshot's page: got %v", err)
 	}
-	if _, _, err := get(t, r.At(then, false), at[old]); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := get(t, r.At(r.Name, then, false), at[old]); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a named snapshot's file: got %v", err)
 	}
 }

@@ -205,7 +205,7 @@ func TestPathsNeverLeaveTheRepository(t *testing.T) {
 	s, r, live := started(t, w, baseA)
 	w.up.forget()
 	for _, p := range []string{"..", "../x", "a/../../x", "pool/../../etc/passwd", "/etc/passwd", "a\x00b", "a\nb", "dists/../../InRelease"} {
-		for _, v := range []chantal.View{live, r.At(w.clock.now(), true)} {
+		for _, v := range []chantal.View{live, r.At(r.Name, w.clock.now(), true)} {
 			var refused *chantal.RefusedError
 			if _, _, err := get(t, v, p); !errors.As(err, &refused) {
 				t.Errorf("%q: got %v", p, err)

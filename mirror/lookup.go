@@ -62,11 +62,11 @@ func (v *frozenView) lookup(ctx context.Context, class chantal.Class) (found, er
 	if err != nil {
 		return found{}, err
 	}
-	view := v.Name + "@" + strconv.FormatInt(v.at.UnixNano(), 10)
+	view := v.line + "@" + strconv.FormatInt(v.at.UnixNano(), 10)
 	hit, err := v.remember(view, class, func() (found, error) {
 		return v.search(ctx, class, func(yield func(state, error) bool) {
 			for _, name := range names {
-				s, err := v.stateAt(name, v.at)
+				s, err := v.stateAt(v.line, name, v.at)
 				if errors.Is(err, fs.ErrNotExist) {
 					continue
 				}
@@ -83,7 +83,7 @@ func (v *frozenView) lookup(ctx context.Context, class chantal.Class) (found, er
 	if hit, err = live.lookup(ctx, class); err != nil || !hit.ok {
 		return hit, err
 	}
-	_, err = v.stateAt(hit.tree, v.at)
+	_, err = v.stateAt(v.line, hit.tree, v.at)
 	pkg := hit.promise.Package
 	if !errors.Is(err, fs.ErrNotExist) || pkg == nil || pkg.Uploaded.IsZero() || !pkg.Uploaded.Before(v.at) {
 		return found{}, nil
@@ -186,16 +186,16 @@ func (r *Repo) retained(name string) iter.Seq2[state, error] {
 
 // stateAt returns a tree's generation at an instant that is past; these never
 // change, so they are kept.
-func (r *Repo) stateAt(name string, at time.Time) (state, error) {
-	key := stateKey{r.Name, name, at.UnixNano()}
+func (r *Repo) stateAt(line, name string, at time.Time) (state, error) {
+	key := stateKey{line, name, at.UnixNano()}
 	if s, ok := r.m.states.Get(key); ok {
 		return s, nil
 	}
-	obs, err := r.m.Catalog.At(r.Name, name, at)
+	obs, err := r.m.Catalog.At(line, name, at)
 	if err != nil {
 		return state{}, err
 	}
-	gen, err := r.m.Catalog.Generation(r.Name, name, obs.Generation)
+	gen, err := r.m.Catalog.Generation(line, name, obs.Generation)
 	if err != nil {
 		return state{}, err
 	}
@@ -207,6 +207,6 @@ func (r *Repo) stateAt(name string, at time.Time) (state, error) {
 }
 
 type stateKey struct {
-	repo, tree string
+	line, tree string
 	at         int64
 }

@@ -99,7 +99,7 @@ func TestWhatAListNamesIsWhatIsServed(t *testing.T) {
 	l.wantGen(0, "at first")
 	first := l.files
 	_, f := mustGet(t, l.repo.Live(Client{}), repomd)
-	roots, err := l.repo.ListedRoots(f, time.Time{})
+	roots, err := l.repo.ListedRoots(f, l.repo.Name, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,17 +122,17 @@ func TestWhatAListNamesIsWhatIsServed(t *testing.T) {
 	wantGet(t, began, path, l.files[path].Content)
 
 	_, f = mustGet(t, l.repo.Live(Client{}), repomd)
-	if roots, err = l.repo.ListedRoots(f, time.Time{}); err != nil || len(roots) != 2 ||
+	if roots, err = l.repo.ListedRoots(f, l.repo.Name, time.Time{}); err != nil || len(roots) != 2 ||
 		roots[0].Digests[0] != f.Digest || roots[1].Digests[0] != sha256Of(first[repomd].Content) {
 		t.Fatalf("live lists %+v, %v", roots, err)
 	}
-	frozen, ff := mustGet(t, l.repo.At(at, false), repomd)
-	if roots, err = l.repo.ListedRoots(ff, at); err != nil || len(roots) != 1 || roots[0].Digests[0] != sha256Of(frozen) {
+	frozen, ff := mustGet(t, l.repo.At(l.repo.Name, at, false), repomd)
+	if roots, err = l.repo.ListedRoots(ff, l.repo.Name, at); err != nil || len(roots) != 1 || roots[0].Digests[0] != sha256Of(frozen) {
 		t.Fatalf("frozen lists %+v, %v", roots, err)
 	}
 	// a state that history forgot is still named right
 	l.clock.advance(40 * 24 * time.Hour)
-	if roots, err = l.repo.ListedRoots(ff, at); err != nil || len(roots) != 1 || roots[0].Digests[0] != sha256Of(frozen) || roots[0].Size != ff.Size {
+	if roots, err = l.repo.ListedRoots(ff, l.repo.Name, at); err != nil || len(roots) != 1 || roots[0].Digests[0] != sha256Of(frozen) || roots[0].Size != ff.Size {
 		t.Fatalf("long after it lists %+v, %v", roots, err)
 	}
 }

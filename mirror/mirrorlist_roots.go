@@ -154,13 +154,17 @@ func (r *Repo) OwnLists() (root string, paths []string) {
 const alternates = 16
 
 // ListedRoots returns what a list has to say of the root f, which a view of the
-// repository answered: f first, then the retained older states of its tree that
-// had been observed by until; a zero until is no limit.
-func (r *Repo) ListedRoots(f *chantal.File, until time.Time) ([]chantal.ListedRoot, error) {
+// line answered: f first, then the retained older states of its tree that had
+// been observed by until; a zero until is no limit. An edition has no older
+// states.
+func (r *Repo) ListedRoots(f *chantal.File, line string, until time.Time) ([]chantal.ListedRoot, error) {
 	listed := []chantal.ListedRoot{{}}
 	for s, err := range r.retained(f.Tree) {
 		if err != nil {
 			return nil, err
+		}
+		if line != r.Name {
+			break
 		}
 		root := s.gen.Root(f.Path)
 		if root == nil || !until.IsZero() && s.Observed.After(until) {
@@ -179,7 +183,7 @@ func (r *Repo) ListedRoots(f *chantal.File, until time.Time) ([]chantal.ListedRo
 	}
 	if listed[0].Digests == nil {
 		// Older than what history retains; a frozen view has it all the same.
-		g, err := r.m.Catalog.Generation(r.Name, f.Tree, f.Generation)
+		g, err := r.m.Catalog.Generation(line, f.Tree, f.Generation)
 		if err != nil {
 			return nil, err
 		}

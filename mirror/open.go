@@ -16,12 +16,13 @@ import (
 // client. What is missing is fetched.
 func (r *Repo) Live(c Client) chantal.View { return &liveView{r, c} }
 
-// At is the view of a repository as it was observed at an instant. What is
-// missing is fetched by its digest, as long as upstream has it. backdate lets
-// trees that were first observed later be answered by upload time, where the
-// format records that.
-func (r *Repo) At(at time.Time, backdate bool) chantal.View {
-	return &frozenView{r, at.UTC(), backdate}
+// At is the view of a repository as one of its lines was at an instant: its own
+// name for what was observed of upstream, that of an edition (catalog.Frozen)
+// for what was made of it. What is missing is fetched by its digest, as long as
+// upstream has it. backdate lets trees that were first observed later be
+// answered by upload time, where the format records that.
+func (r *Repo) At(line string, at time.Time, backdate bool) chantal.View {
+	return &frozenView{r, line, at.UTC(), backdate}
 }
 
 // NoInstantError says that a tree was first observed after the instant asked
@@ -212,7 +213,7 @@ func (r *Repo) openBlob(d chantal.Digest, size int64) (*chantal.File, error) {
 // being fetched.
 func (r *Repo) openPromised(ctx context.Context, hit found, class chantal.Class) (*chantal.File, error) {
 	p := hit.promise
-	index := hit.inRoot && p.Kind == chantal.Meta
+	index := hit.inRoot && hit.line == r.Name && p.Kind == chantal.Meta
 	if index {
 		r.m.wants.add(r.Name, hit.tree, wantName(r.Format, p.Path), r.m.Now())
 	}
@@ -271,7 +272,7 @@ func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*
 		content, blob, err = r.alone(p).open(ctx)
 	}
 	if err != nil {
-		if hit.inRoot && atOdds(err) {
+		if hit.inRoot && hit.line == r.Name && atOdds(err) {
 			r.m.work.Go(func() { r.suspect(hit.tree) })
 		}
 		return nil, err
@@ -351,6 +352,7 @@ func (r *Repo) openByDigest(class chantal.Class, states func(tree string) iter.S
 
 type frozenView struct {
 	*Repo
+	line     string
 	at       time.Time
 	backdate bool
 }
@@ -401,7 +403,7 @@ func (v *frozenView) openRoot(ctx context.Context, class chantal.Class) (*chanta
 // states yields the one generation of a tree that the view shows, if any.
 func (v *frozenView) states(tree string) iter.Seq2[state, error] {
 	return func(yield func(state, error) bool) {
-		if s, err := v.stateAt(tree, v.at); !errors.Is(err, fs.ErrNotExist) {
+		if s, err := v.stateAt(v.line, tree, v.at); !errors.Is(err, fs.ErrNotExist) {
 			yield(s, err)
 		}
 	}
@@ -409,10 +411,10 @@ func (v *frozenView) states(tree string) iter.Seq2[state, error] {
 
 // stateOf returns the generation of a tree at the view's instant.
 func (v *frozenView) stateOf(name string) (state, error) {
-	s, err := v.stateAt(name, v.at)
+	s, err := v.stateAt(v.line, name, v.at)
 	if errors.Is(err, fs.ErrNotExist) {
-		missing := &NoInstantError{Repo: v.Name, Tree: name, At: v.at}
-		if all, err := v.m.Catalog.Observations(v.Name, name); err == nil && len(all) > 0 {
+		missing := &NoInstantError{Repo: v.line, Tree: name, At: v.at}
+		if all, err := v.m.Catalog.Observations(v.line, name); err == nil && len(all) > 0 {
 			missing.First = all[0].Observed
 		}
 		return state{}, missing

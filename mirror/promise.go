@@ -33,6 +33,7 @@ type lookupKey struct{ view, path string }
 // found is where a path is promised.
 type found struct {
 	promise  chantal.Promise
+	line     string // the repository's name, or an edition of it
 	tree     string
 	number   int
 	observed time.Time
@@ -125,7 +126,7 @@ func (r *Repo) promised(s state, class chantal.Class) (found, error) {
 		return found{}, err
 	}
 	hit := func(p chantal.Promise, inRoot bool) (found, error) {
-		return found{promise: p, tree: s.Tree, number: s.Generation, observed: s.Observed, ok: true, inRoot: inRoot}, nil
+		return found{promise: p, line: s.Repo, tree: s.Tree, number: s.Generation, observed: s.Observed, ok: true, inRoot: inRoot}, nil
 	}
 	if i, ok := l.path[class.Path]; ok && agrees(&l.all[i], class.Digest) {
 		return hit(l.all[i], true)

@@ -12,6 +12,7 @@ import (
 
 	"chantal"
 	"chantal/internal/cas"
+	"chantal/internal/catalog"
 	"chantal/internal/fetch"
 )
 
@@ -179,7 +180,7 @@ func (r *Repo) damagedIndex(index *chantal.Promise) (bool, error) {
 // stands for itself. Nothing is fetched: the error is a fs.ErrNotExist where
 // the store lacks a root, and otherwise says that one cannot be read.
 func (m *Mirror) Listing(g chantal.Generation) ([]chantal.Promise, error) {
-	r := m.Repo(g.Repo)
+	r := m.Repo(catalog.RepoOf(g.Repo))
 	if r == nil {
 		return nil, fmt.Errorf("there is no repository %s", g.Repo)
 	}
@@ -209,7 +210,7 @@ func (m *Mirror) Listing(g chantal.Generation) ([]chantal.Promise, error) {
 // fetched.
 func (m *Mirror) Index(repo string, index chantal.Promise) iter.Seq2[chantal.Promise, error] {
 	return func(yield func(chantal.Promise, error) bool) {
-		r := m.Repo(repo)
+		r := m.Repo(catalog.RepoOf(repo))
 		if r == nil || index.Kind != chantal.Meta || len(index.Digests) == 0 || !r.lists(index.Path) {
 			return
 		}
@@ -244,7 +245,7 @@ func (m *Mirror) Index(repo string, index chantal.Promise) iter.Seq2[chantal.Pro
 // Closure returns those of listed that a frozen generation of the repository
 // always holds.
 func (m *Mirror) Closure(repo string, listed []chantal.Promise) []chantal.Promise {
-	if r := m.Repo(repo); r != nil {
+	if r := m.Repo(catalog.RepoOf(repo)); r != nil {
 		if c, ok := r.Format.(chantal.Closer); ok {
 			return c.Closure(listed)
 		}
@@ -256,7 +257,7 @@ func (m *Mirror) Closure(repo string, listed []chantal.Promise) []chantal.Promis
 // from any of its upstreams. A root is given as a promise of the kind Root. The
 // errors are those of a View.
 func (m *Mirror) Restore(ctx context.Context, repo string, p chantal.Promise) error {
-	r := m.Repo(repo)
+	r := m.Repo(catalog.RepoOf(repo))
 	if r == nil {
 		return fmt.Errorf("there is no repository %s", repo)
 	}

@@ -72,7 +72,7 @@ func TestWhatIsDamagedIsFetchedAgain(t *testing.T) {
 					r := w.forget(baseA)
 					view := r.Live(Client{})
 					if frozen {
-						view = r.At(then, false)
+						view = r.At(r.Name, then, false)
 					}
 					wantGet(t, view, path, s.content(path))
 				}
@@ -96,7 +96,7 @@ func TestWhatCannotBeHadAgainIsAnErrorAndNotAnAnswer(t *testing.T) {
 			w.up.fail(down, "", -1)
 			for _, path := range []string{inRelease, packagesXZ, at} {
 				var up *chantal.UpstreamError
-				_, _, err := get(t, r.At(then, false), path)
+				_, _, err := get(t, r.At(r.Name, then, false), path)
 				if !errors.As(err, &up) || errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("%s: got %v, want an upstream that cannot be asked", path, err)
 				}
@@ -119,7 +119,7 @@ func TestARootThatIsLostHereAndGoneThereIsNoMissingFile(t *testing.T) {
 			w.damages()[kind](s.content(inRelease))
 			r := w.forget(baseA)
 			w.up.fail(missing, "", -1)
-			if _, _, err := get(t, r.At(then, false), inRelease); err == nil || errors.Is(err, fs.ErrNotExist) {
+			if _, _, err := get(t, r.At(r.Name, then, false), inRelease); err == nil || errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -135,12 +135,12 @@ func TestADamagedIndexDoesNotHideWhatItLists(t *testing.T) {
 	damage := w.damages()["other bytes, found by a check"]
 	damage(s.content(packagesXZ))
 	r := w.forget(baseA)
-	wantGet(t, r.At(then, false), at, s.content(at))
+	wantGet(t, r.At(r.Name, then, false), at, s.content(at))
 
 	damage(s.content(packagesXZ))
 	r = w.forget(baseA)
 	w.up.fail(down, "", -1)
-	if _, _, err := get(t, r.At(then, false), at); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := get(t, r.At(r.Name, then, false), at); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -160,7 +160,7 @@ func TestALostHeadIsReplacedByTheNewest(t *testing.T) {
 			w.damages()[kind](old)
 			r := w.forget(baseA)
 			wantGet(t, r.Live(Client{}), inRelease, s.content(inRelease))
-			_, _, err := get(t, r.At(then, false), inRelease)
+			_, _, err := get(t, r.At(r.Name, then, false), inRelease)
 			if !lost(err) || errors.Is(err, fs.ErrNotExist) || errors.As(err, new(*chantal.UpstreamError)) {
 				t.Errorf("the old state: got %v", err)
 			}
@@ -189,7 +189,7 @@ func TestADamagedPageIsFetchedAgain(t *testing.T) {
 		w.damages()[kind](want)
 		w.restart(false)
 		r = add()
-		wantGet(t, r.At(then, false), "simple/six/", want)
+		wantGet(t, r.At(r.Name, then, false), "simple/six/", want)
 	}
 }
 

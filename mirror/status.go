@@ -192,10 +192,10 @@ func (c *counter) blob(d chantal.Digest, size int64) {
 	}
 }
 
-// Frozen counts what a repository's generations of an instant promise and how
-// much of it is stored.
-func (r *Repo) Frozen(ctx context.Context, at time.Time) (trees, known, present int, err error) {
-	names, err := r.m.Catalog.TreesAt(r.Name, at)
+// Frozen counts what the generations of one of the repository's lines promise
+// at an instant, and how much of it is stored.
+func (r *Repo) Frozen(ctx context.Context, line string, at time.Time) (trees, known, present int, err error) {
+	names, err := r.m.Catalog.TreesAt(line, at)
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -208,7 +208,7 @@ func (r *Repo) Frozen(ctx context.Context, at time.Time) (trees, known, present 
 		if ctx.Err() != nil {
 			return 0, 0, 0, ctx.Err()
 		}
-		st, err := r.stateAt(name, at)
+		st, err := r.stateAt(line, name, at)
 		if err != nil {
 			return 0, 0, 0, err
 		}
@@ -230,28 +230,28 @@ type Explanation struct {
 	Verdict    string           `json:"verdict"`
 }
 
-// Explain says what the path resolves to live, or at an instant where at is not
-// zero, without fetching anything.
-func (r *Repo) Explain(ctx context.Context, path string, at time.Time) (Explanation, error) {
+// Explain says what the path resolves to live, or on one of the repository's
+// lines at an instant where at is not zero, without fetching anything.
+func (r *Repo) Explain(ctx context.Context, path, line string, at time.Time) (Explanation, error) {
 	class, err := r.classify(path)
 	if err != nil {
 		return Explanation{}, err
 	}
 	e := Explanation{Kind: class.Kind.String()}
 	if class.Kind == chantal.Root {
-		return r.explainTree(e, class.Tree.Name, class.Path, at)
+		return r.explainTree(e, class.Tree.Name, class.Path, line, at)
 	}
 	var hit found
 	if at.IsZero() {
 		hit, err = (&liveView{r, Client{}}).lookup(ctx, class)
 	} else {
-		hit, err = (&frozenView{r, at, false}).lookup(ctx, class)
+		hit, err = (&frozenView{r, line, at, false}).lookup(ctx, class)
 	}
 	if err != nil {
 		return e, err
 	}
 	if !hit.ok {
-		return r.explainTree(e, class.Path, class.Path, at)
+		return r.explainTree(e, class.Path, class.Path, line, at)
 	}
 	p := hit.promise
 	e.Kind, e.Tree, e.Generation, e.Digests, e.Size = p.Kind.String(), hit.tree, hit.number, p.Digests, p.Size
@@ -270,7 +270,7 @@ func (r *Repo) Explain(ctx context.Context, path string, at time.Time) (Explanat
 	return e, nil
 }
 
-func (r *Repo) explainTree(e Explanation, tree, path string, at time.Time) (Explanation, error) {
+func (r *Repo) explainTree(e Explanation, tree, path, line string, at time.Time) (Explanation, error) {
 	e.Tree = tree
 	for _, u := range r.upstream(path) {
 		e.Upstream = append(e.Upstream, redact(u))
@@ -278,7 +278,7 @@ func (r *Repo) explainTree(e Explanation, tree, path string, at time.Time) (Expl
 	var s state
 	var err error
 	if !at.IsZero() {
-		s, err = (&frozenView{r, at, false}).stateOf(tree)
+		s, err = (&frozenView{r, line, at, false}).stateOf(tree)
 	} else if t := r.observed(tree); t != nil {
 		s, err = t.peek()
 	}

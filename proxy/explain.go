@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"chantal/mirror"
 )
@@ -74,13 +73,11 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 			e.Lists = append(e.Lists, "/"+t.repo.Name+"@"+t.ref.String()+"/"+p)
 		}
 	}
-	var at time.Time
-	if !t.state.Live {
-		if at, err = t.state.At(t.repo.Name); err != nil {
-			return failed(e, err), nil
-		}
+	at, err := t.state.At(t.repo.Name)
+	if err != nil {
+		return failed(e, err), nil
 	}
-	if e.Explanation, err = t.repo.Explain(ctx, path, at); err != nil {
+	if e.Explanation, err = t.repo.Explain(ctx, path, at.Line(), at.At); err != nil {
 		return failed(e, err), nil
 	}
 	switch {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"chantal"
 )
@@ -92,12 +91,9 @@ func (h *Handler) mirrorList(r *http.Request, t *target, view chantal.View, form
 	}
 	list := chantal.MirrorList{Form: form, Bases: []string{h.listBase(r, t)}}
 	lister := t.repo.Format.(chantal.MirrorLister)
-	var until time.Time
-	if !t.state.Live {
-		until, err = t.state.At(t.repo.Name)
-	}
+	held, err := t.state.At(t.repo.Name)
 	if err == nil {
-		list.Roots, err = t.repo.ListedRoots(a.file, until)
+		list.Roots, err = t.repo.ListedRoots(a.file, held.Line(), held.At)
 	}
 	if err != nil {
 		a.file.Close()

@@ -295,7 +295,7 @@ func (h *Handler) view(r *http.Request, t *target) (chantal.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.repo.At(at, !t.state.Named && !t.repo.Retired), nil
+	return t.repo.At(at.Line(), at.At, !t.state.Named && !t.repo.Retired), nil
 }
 
 var leadingInstant = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)

@@ -24,10 +24,10 @@ type Completer interface {
 	// Settle returns when all that clients have got in whole is observed.
 	Settle(ctx context.Context) error
 
-	// Complete fetches what the generations of an instant need to be served
-	// without upstream, and returns the paths that cannot be had. progress
-	// tells people what is going on.
-	Complete(ctx context.Context, repo string, at time.Time, progress func(string)) (missing []string, err error)
+	// Complete fetches what the generations of a line (catalog.Frozen) need at
+	// an instant to be served without upstream, and returns the paths that
+	// cannot be had. progress tells people what is going on.
+	Complete(ctx context.Context, line string, at time.Time, progress func(string)) (missing []string, err error)
 }
 
 // patience is how long Create waits for metadata that is still to be fetched.
@@ -56,25 +56,26 @@ type State struct {
 	Live  bool
 	Named bool // a snapshot; else an instant, where not Live
 	at    time.Time
-	repos map[string]time.Time
+	repos map[string]catalog.Frozen
 }
 
-// At returns the instant that the state holds a repository at; the error is a
-// fs.ErrNotExist where a snapshot does not contain it. Not for a live state.
-func (s *State) At(repo string) (time.Time, error) {
+// At returns where the state holds a repository: on which line, at which
+// instant; the error is a fs.ErrNotExist where a snapshot does not contain it.
+// The instant of a live state is zero.
+func (s *State) At(repo string) (catalog.Frozen, error) {
 	if !s.Named {
-		return s.at, nil
+		return catalog.Frozen{Repo: repo, At: s.at}, nil
 	}
-	at, ok := s.repos[repo]
+	f, ok := s.repos[repo]
 	if !ok {
 		var have []string
 		for name := range s.repos {
 			have = append(have, name)
 		}
 		slices.Sort(have)
-		return time.Time{}, &UnknownError{s.Ref.Name, fmt.Sprintf("the snapshot does not contain repository %s; it has: %s", repo, strings.Join(have, ", "))}
+		return catalog.Frozen{}, &UnknownError{s.Ref.Name, fmt.Sprintf("the snapshot does not contain repository %s; it has: %s", repo, strings.Join(have, ", "))}
 	}
-	return at, nil
+	return f, nil
 }
 
 // Resolve finds what a ref selects: an exact name first, then an instant.
@@ -113,9 +114,9 @@ func (n *Names) named(r Ref) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &State{Ref: r, Named: true, repos: map[string]time.Time{}}
+	s := &State{Ref: r, Named: true, repos: map[string]catalog.Frozen{}}
 	for _, f := range snap.Repos {
-		s.repos[f.Repo] = f.At
+		s.repos[f.Repo] = f
 	}
 	n.known[r.Name] = s
 	return s, nil

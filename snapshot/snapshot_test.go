@@ -152,7 +152,7 @@ func TestResolveLooksForNamesBeforeInstants(t *testing.T) {
 	if err != nil || !s.Named || s.Live {
 		t.Fatalf("an exact name: %+v, %v", s, err)
 	}
-	if at, err := s.At("debian"); err != nil || !at.Equal(first.Repos[0].At) {
+	if at, err := s.At("debian"); err != nil || !at.At.Equal(first.Repos[0].At) {
 		t.Errorf("it holds debian at %v, %v", at, err)
 	}
 	s, err = b.resolve(t, "2026-11-23T08:15:00Z")

@@ -182,7 +182,7 @@ func (l *local) report(ctx context.Context, s catalog.Snapshot) (snapshotReport,
 		if repo == nil {
 			continue
 		}
-		trees, known, present, err := repo.Frozen(ctx, f.At)
+		trees, known, present, err := repo.Frozen(ctx, f.Line(), f.At)
 		if err != nil {
 			return r, err
 		}

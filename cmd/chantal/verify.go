@@ -221,7 +221,7 @@ func (l *local) statesOf(repo, name string) ([]keep.State, error) {
 		if err != nil {
 			return nil, err
 		}
-		states, err := keep.At(l.catalog, repo, at, name)
+		states, err := keep.At(l.catalog, repo, at.At, name)
 		if err == nil && len(states) == 0 {
 			err = &failure{
 				Status: http.StatusNotFound, Message: fmt.Sprintf("ref %q: nothing had been observed by then", name),

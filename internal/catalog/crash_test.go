@@ -168,15 +168,22 @@ func (l *workload) snapshot(name string, remove bool) {
 			if err := again.PutSnapshot(Snapshot{Name: name}, false); !errors.Is(err, ErrDeleted) {
 				return fmt.Errorf("its name is free: %v", err)
 			}
+			if trees, err := again.Trees("debian@" + name); err != nil || len(trees) > 0 {
+				return fmt.Errorf("its edition is there: %v %v", trees, err)
+			}
 			return nil
 		})
 		return
 	}
 	at, err := l.w.Clock()
 	l.must(err)
-	s := Snapshot{Name: name, Created: l.clk.now(), Repos: []Frozen{{Repo: "debian", At: at}}, Note: strings.Repeat("why ", 2000)}
+	s := Snapshot{Name: name, Created: l.clk.now(), Repos: []Frozen{{Repo: "debian", At: at}, edition(name, at, "ours", "too")}, Note: strings.Repeat("why ", 2000)}
 	l.must(l.w.PutSnapshot(s, false))
+	s.Repos[1].Generations = nil
 	l.ack("snapshot "+name, func(again *works) error {
+		if _, err := again.At("debian@"+name, "two/three", at); err != nil {
+			return err
+		}
 		got, err := again.Snapshot(name)
 		if err != nil {
 			return err

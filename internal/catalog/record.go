@@ -15,8 +15,8 @@ import (
 //
 //	repo      Repo
 //	observed  Observation; Generation too, where it is a new one
-//	snapshot  Snapshot; it takes the name from a deleted one
-//	deleted   Name, At: the snapshot is gone, the name stays taken
+//	snapshot  Snapshot; it takes the name from a deleted one, and its editions begin
+//	deleted   Name, At: the snapshot is gone with its editions, the name stays taken
 type record struct {
 	Type string `json:"type"`
 	V    int    `json:"v"` // 1
@@ -84,8 +84,8 @@ func (r *rows) setApplied(log string, n uint64) error {
 	return r.put(bktApplied, []byte(log), number(n))
 }
 
-// apply puts what r says into the database. It depends on nothing else, so
-// that a replay gives the same database.
+// apply puts what r says into the database. It depends on nothing but earlier
+// records of the same log, so that a replay gives the same database.
 func (rows *rows) apply(r record) error {
 	switch {
 	case r.V != 1:
@@ -95,18 +95,9 @@ func (rows *rows) apply(r record) error {
 	case r.Type == typeObserved && r.Observation != nil:
 		return rows.applyObserved(*r.Observation, r.Generation)
 	case r.Type == typeSnapshot && r.Snapshot != nil:
-		for _, f := range r.Snapshot.Repos {
-			if err := rows.raiseClock(f.At); err != nil {
-				return err
-			}
-		}
-		return errors.Join(
-			rows.putJSON(bktNames, key(r.Snapshot.Name), named{Snapshot: r.Snapshot}),
-			rows.delete(bktDeleted, key(r.Snapshot.Name)))
+		return rows.applySnapshot(*r.Snapshot)
 	case r.Type == typeDeleted && r.Name != "":
-		return errors.Join(
-			rows.delete(bktNames, key(r.Name)),
-			rows.put(bktDeleted, key(r.Name), micros(r.At)))
+		return rows.applyDeleted(r.Name, r.At)
 	}
 	return fmt.Errorf("this Chantal knows no record of type %q", r.Type)
 }

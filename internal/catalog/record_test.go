@@ -39,7 +39,7 @@ func history(t *testing.T, c *Catalog, clk *clock) {
 	for _, name := range []string{"today", "old", "again"} {
 		s := Snapshot{
 			Name: name, Labels: map[string]string{"k": "v"}, Note: "why",
-			Repos: []Frozen{{Repo: "debian", At: at}, {Repo: "epel", At: at.Add(-time.Minute), Missing: []string{"x.rpm"}}},
+			Repos: []Frozen{{Repo: "debian", At: at}, {Repo: "epel", At: at.Add(-time.Minute), Missing: []string{"x.rpm"}}, edition(name, at, "ours, "+name)},
 		}
 		if err := c.PutSnapshot(s, false); err != nil {
 			t.Fatal(err)

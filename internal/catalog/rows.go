@@ -104,6 +104,21 @@ func (r *rows) delete(bucket, key []byte) error {
 	return b.Delete(key)
 }
 
+// deleteAll removes the rows whose keys begin with prefix.
+func (r *rows) deleteAll(bucket, prefix []byte) error {
+	var keys [][]byte // no cursor survives a deletion
+	cur := r.tx.Bucket(bucket).Cursor()
+	for k, _ := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = cur.Next() {
+		keys = append(keys, bytes.Clone(k))
+	}
+	for _, k := range keys {
+		if err := r.delete(bucket, k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // clear empties the buckets that records fill, and takes the sum of what is
 // left.
 func (r *rows) clear() error {

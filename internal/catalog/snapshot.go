@@ -11,6 +11,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"chantal"
 )
 
 // Snapshot is a name for one instant of each of its repositories. What was
@@ -27,20 +29,101 @@ type Snapshot struct {
 
 // Frozen is what a snapshot holds of one repository: each of its trees as it
 // was last observed at At or before.
+//
+// An edition is a state of the repository whose roots were made here. It
+// belongs to one snapshot and has its name: it begins and ends with it, and is
+// in its record.
 type Frozen struct {
 	Repo    string    `json:"repo"`
-	Edition string    `json:"edition,omitempty"` // an edition of the repository with roots of our own; "" for upstream's
+	Edition string    `json:"edition,omitempty"` // the snapshot's name; "" for what upstream published
 	At      time.Time `json:"at"`
 	Missing []string  `json:"missing,omitempty"` // files of the closure that upstream no longer had
+
+	// Generations are those of the edition, one of each tree. They are given to
+	// PutSnapshot; afterwards they are found under the line.
+	Generations []chantal.Generation `json:"generations,omitempty"`
 }
 
-// Line is what the generations of f are recorded under: in place of a
-// repository's name wherever this package asks for one.
+// Line is what the generations of f are found under: in place of a
+// repository's name wherever a method that reads asks for one.
 func (f *Frozen) Line() string {
 	if f.Edition == "" {
 		return f.Repo
 	}
 	return f.Repo + "@" + f.Edition
+}
+
+// RepoOf returns the repository of a line.
+func RepoOf(line string) string {
+	repo, _, _ := strings.Cut(line, "@")
+	return repo
+}
+
+// checkEdition refuses what could not be read again under the line of f.
+func (f *Frozen) checkEdition(snapshot string) error {
+	switch {
+	case f.Edition == "" && len(f.Generations) > 0:
+		return fmt.Errorf("generations of %s without an edition", f.Repo)
+	case f.Edition == "":
+		return nil
+	case f.Edition != snapshot:
+		return fmt.Errorf("edition %s of %s belongs to another snapshot", f.Edition, f.Repo)
+	case len(f.Generations) == 0:
+		return fmt.Errorf("edition %s of %s without generations", f.Edition, f.Repo)
+	}
+	seen := map[string]bool{}
+	for _, g := range f.Generations {
+		if err := checkTree(f.Repo, g.Tree); err != nil {
+			return err
+		}
+		if len(g.Roots) == 0 || seen[g.Tree] {
+			return fmt.Errorf("%s: no roots, or a second generation", treeName(f.Line(), g.Tree))
+		}
+		seen[g.Tree] = true
+	}
+	return nil
+}
+
+// applySnapshot puts a snapshot into the database, with the editions that
+// begin with it.
+func (r *rows) applySnapshot(s Snapshot) error {
+	s.Repos = slices.Clone(s.Repos)
+	var errs []error
+	for i := range s.Repos {
+		f := &s.Repos[i]
+		errs = append(errs, r.raiseClock(f.At))
+		for _, g := range f.Generations {
+			g.Repo, g.Number = f.Line(), 1
+			errs = append(errs, r.applyObserved(chantal.Observation{
+				Repo: g.Repo, Tree: g.Tree, Generation: g.Number, Observed: f.At, Modified: f.At.Truncate(time.Second),
+			}, &g))
+		}
+		f.Generations = nil
+	}
+	return errors.Join(append(errs,
+		r.putJSON(bktNames, key(s.Name), named{Snapshot: &s}),
+		r.delete(bktDeleted, key(s.Name)))...)
+}
+
+// applyDeleted takes a snapshot out of the database, with its editions.
+func (r *rows) applyDeleted(name string, at time.Time) error {
+	var n named
+	if err := get(r.tx, bktNames, key(name), &n, "snapshot "+name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if n.Snapshot != nil {
+		for _, f := range n.Snapshot.Repos {
+			if f.Edition == "" {
+				continue
+			}
+			for _, bucket := range [][]byte{bktHeads, bktObservations, bktGenerations, bktRoots} {
+				if err := r.deleteAll(bucket, key(f.Line(), "")); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return errors.Join(r.delete(bktNames, key(name)), r.put(bktDeleted, key(name), micros(at)))
 }
 
 // named is what a name stands for: one of its fields is set.
@@ -53,13 +136,14 @@ var snapshotName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 // PutSnapshot keeps s under its name; a zero Created means now. Snapshots are
 // immutable: the error is ErrExists when the name is taken, and, unless force
 // is set, ErrDeleted when a deleted snapshot had it. Instants in the future
-// are refused, for their content is not fixed.
+// are refused, for their content is not fixed. The blobs of editions have to be
+// durable before.
 func (c *Catalog) PutSnapshot(s Snapshot, force bool) error {
 	if !snapshotName.MatchString(s.Name) || s.Name == "live" {
 		return fmt.Errorf("%q cannot be the name of a snapshot", s.Name)
 	}
 	for _, f := range s.Repos {
-		if err := checkRepo(f.Repo); err != nil {
+		if err := errors.Join(checkRepo(f.Repo), f.checkEdition(s.Name)); err != nil {
 			return fmt.Errorf("snapshot %s: %w", s.Name, err)
 		}
 	}
@@ -142,7 +226,8 @@ func (c *Catalog) Snapshots() (all []Snapshot, err error) {
 	return all, nil
 }
 
-// DeleteSnapshot forgets a snapshot, but not that there was one with its name.
+// DeleteSnapshot forgets a snapshot and the editions that began with it, but
+// not that there was one with its name.
 // The error is fs.ErrNotExist when there is none.
 func (c *Catalog) DeleteSnapshot(name string) error {
 	err := c.change(func() error {
