@@ -50,7 +50,8 @@ type Options struct {
 	// nil: it tells nothing, and all may be kept.
 	Allows func(answer *fetch.Response, requested, received time.Time) (fresh time.Duration, told, keep bool)
 
-	History time.Duration // how long older generations are answered in live; 0 means 30 days
+	History  time.Duration // how long older generations are answered in live; 0 means 30 days
+	Parallel int           // how many files a sync fetches at a time; 0 means 8
 }
 
 // Settings describe one repository.
@@ -114,6 +115,9 @@ type Repo struct {
 func New(o Options) *Mirror {
 	if o.History == 0 {
 		o.History = 30 * 24 * time.Hour
+	}
+	if o.Parallel <= 0 {
+		o.Parallel = 8
 	}
 	m := &Mirror{Options: o, repos: map[string]*Repo{}, byBase: map[string]*Repo{}, byList: map[string]*Repo{}}
 	m.ctx, m.cancel = context.WithCancel(context.Background())

@@ -99,7 +99,7 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 	source := n.source(cfg)
 	n.mirror = mirror.New(mirror.Options{
 		Store: n.store, Catalog: n.catalog, Source: source, Formats: formats(),
-		Now: time.Now, Log: env.log, Offline: n.offline, Allows: httpcache.Fresh, History: cfg.History,
+		Now: time.Now, Log: env.log, Offline: n.offline, Allows: httpcache.Fresh, History: cfg.History, Parallel: cfg.Download.Parallel,
 	})
 	n.keeper = &keep.Keeper{Store: n.store, Catalog: n.catalog, Promises: n.mirror}
 	n.names = snapshot.New(n.catalog, n.mirror, time.Now)

@@ -137,7 +137,15 @@ func readSums(ctx context.Context, r io.Reader, also []chantal.Digest, pace func
 // setAside moves the file fi, which has the name d and not its bytes, out of
 // the way. It reports false where another file has that name by now, or is
 // about to get it.
-func (s *Store) setAside(d chantal.Digest, fi fs.FileInfo, why string) bool {
+func (s *Store) setAside(d chantal.Digest, fi fs.FileInfo, why string) (gone bool) {
+	if err := s.Shrink(func() error { gone = s.moveAside(d, fi, why); return nil }); err != nil {
+		s.log.Warn("a damaged blob is set aside", "blob", d, "error", err)
+		gone = s.moveAside(d, fi, why)
+	}
+	return gone
+}
+
+func (s *Store) moveAside(d chantal.Digest, fi fs.FileInfo, why string) bool {
 	from, to := s.blobPath(d), filepath.Join(s.dir, damagedDir, d.Hex())
 	s.mu.Lock()
 	if s.pending[d] != nil {

@@ -17,9 +17,10 @@
 //	state/<name>.json                  how far work has come that goes on later
 //	stored                             the name of every blob that was ever stored
 //	unclean                            there while a process works here
+//	epoch                              names the time since when no blob was removed
 //
 // Whatever stands under its final name is complete and has been synced to
-// disk; only what is in derived/, state/ and the last two files is not.
+// disk; only what is in derived/, state/ and the last three files is not.
 package cas
 
 import (
@@ -94,6 +95,7 @@ type Store struct {
 	records   recordLogs
 	derived   derived
 	inventory inventory
+	epoch     epoch
 	damaged   atomic.Int64  // blobs found damaged by this run
 	tidied    chan struct{} // closed when temporary files of earlier runs are gone
 }

@@ -1,0 +1,143 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+
+	"chantal"
+)
+
+// restarts is how often a sync begins a tree anew because upstream has changed
+// it meanwhile.
+const restarts = 5
+
+// renew asks upstream for the tree's newest state, whether that is due or not,
+// and returns the head. The error says why it may not be the newest; the head
+// is zero where there is none at all.
+func (t *tree) renew(ctx context.Context) (state, error) {
+	t.mu.Lock()
+	if err := t.load(); err != nil {
+		t.mu.Unlock()
+		return state{}, err
+	}
+	if t.running == nil {
+		t.start()
+	}
+	run := t.running
+	t.mu.Unlock()
+	select {
+	case <-run.done:
+	case <-ctx.Done():
+		return state{}, context.Cause(ctx)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.head, run.err
+}
+
+// tree brings one tree up to date and fills it. It begins again when upstream
+// has another state by then, and goes once more over what failed. The error is
+// one that ends the whole sync.
+func (s *syncing) tree(ctx context.Context, selector chantal.Selector, t chantal.Tree) error {
+	defer s.tell(SyncEvent{Kind: SyncTreeDone, Tree: t.Name})
+	if t.Serial > 0 && s.known.has(t.Name, s.key(serialText(t.Serial))) {
+		s.add(&pass{unchanged: true})
+		return nil
+	}
+	live := s.repo.tree(t)
+	var p *pass
+	for start, again := 1, false; ; {
+		head, stale := s.head(ctx, selector, live, t.Serial)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if head.zero() {
+			s.fail(SyncFailure{Tree: t.Name, Path: t.Roots[0], Reason: stale.Error()})
+			return nil
+		}
+		if p != nil && p.generation.Generation != head.Generation {
+			start, again = start+1, false
+		}
+		if !again {
+			s.tell(SyncEvent{Kind: SyncTree, Tree: t.Name})
+		}
+		was := p
+		p = &pass{syncing: s, live: live, selector: selector, generation: head, again: again}
+		if was != nil && again {
+			p.plan = was.plan
+		}
+		if err := p.run(ctx); err != nil {
+			return err
+		}
+		whole := p.failed == 0 && !p.moved && !p.down
+		if !whole && (p.moved && start < restarts || !again && !p.moved && !p.down) {
+			again = true
+			continue
+		}
+		if whole && stale == nil {
+			p.complete(t.Serial)
+		} else if whole {
+			p.complete(0)
+		}
+		s.add(p)
+		p.report(stale)
+		return nil
+	}
+}
+
+// head returns the newest generation of a tree. Where a list of trees says that
+// what is stored is the newest, upstream is not asked; where it says that there
+// is a newer one than upstream gives out, that is an error.
+func (s *syncing) head(ctx context.Context, selector chantal.Selector, t *tree, serial uint64) (state, error) {
+	reader, _ := selector.(chantal.SerialReader)
+	old := func(head state) bool {
+		if reader == nil || serial == 0 {
+			return false
+		}
+		body, err := s.repo.rootBody(&head.gen.Roots[0])
+		return err != nil || reader.Serial(body) < serial
+	}
+	if serial > 0 && reader != nil {
+		if head, err := t.peek(); err == nil && !head.zero() && !old(head) {
+			return head, nil
+		}
+	}
+	head, err := t.renew(ctx)
+	if err == nil && old(head) {
+		err = fmt.Errorf("upstream gives out an older state than its list of trees says there is (serial %d); "+
+			"the next sync asks for it again", serial)
+	}
+	return head, err
+}
+
+func serialText(serial uint64) string { return fmt.Sprint("serial ", serial) }
+
+// add counts a tree's last pass.
+func (s *syncing) add(p *pass) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.unchanged {
+		s.report.Unchanged++
+	}
+	s.report.Files += p.plan.Files
+	s.report.Bytes += p.plan.Bytes
+	s.report.Lacking += p.plan.Lacking
+	s.report.LackingBytes += p.plan.LackingBytes
+	s.report.Failed += p.failed - len(p.failures)
+}
+
+// report notes what a tree's last pass left undone, and why its state may not
+// be the newest.
+func (p *pass) report(stale error) {
+	name := p.live.Name
+	if stale != nil {
+		p.fail(SyncFailure{Tree: name, Path: p.live.Roots[0], Reason: stale.Error()})
+	}
+	switch {
+	case p.moved:
+		p.fail(SyncFailure{Tree: name, Reason: fmt.Sprintf("upstream changed it %d times while it was being fetched", restarts)})
+	case p.down:
+		p.fail(SyncFailure{Tree: name, Reason: "upstream cannot be had any more; what the tree still lacks is left to the next sync"})
+	}
+	p.fail(p.failures...)
+}
