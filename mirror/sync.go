@@ -178,7 +178,7 @@ func enter(ctx context.Context, places chan struct{}) bool {
 // trees returns what the selection names. Where only a list of trees tells
 // that, the list is brought up to date first; the last one that is known will
 // do where upstream does not answer.
-func (s *syncing) trees(ctx context.Context, selector chantal.Selector) ([]chantal.Tree, error) {
+func (s *syncing) trees(ctx context.Context, selector chantal.Selector) ([]chantal.SelectedTree, error) {
 	sel := &s.req.Selection
 	list := selector.Catalog(sel)
 	if list.Name == "" {

@@ -79,7 +79,7 @@ func (c *completions) save(ctx context.Context, s *syncing) error {
 
 // complete notes that the pass left nothing undone. serial is what a list of
 // trees says of the tree; 0 where there is none, or it is not that state.
-func (p *pass) complete(serial uint64) {
+func (p *pass) complete(serial int64) {
 	if p.req.DryRun || p.unchanged {
 		return
 	}

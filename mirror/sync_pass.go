@@ -48,7 +48,11 @@ func (p *pass) run(ctx context.Context) error {
 		p.lose(ctx, SyncFailure{Reason: err.Error()}, err)
 		return nil
 	}
-	groups := p.selector.Indexes(&p.req.Selection, c.Tree(), c.Listed())
+	groups, err := p.selector.Indexes(&p.req.Selection, c)
+	if err != nil {
+		p.lose(ctx, SyncFailure{Reason: err.Error()}, err)
+		return nil
+	}
 	if !p.again && p.known.has(p.live.Name, p.key(p.roots()...)) {
 		p.want(p.stored(groups))
 		p.unchanged = true

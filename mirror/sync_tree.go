@@ -38,13 +38,13 @@ func (t *tree) renew(ctx context.Context) (state, error) {
 // tree brings one tree up to date and fills it. It begins again when upstream
 // has another state by then, and goes once more over what failed. The error is
 // one that ends the whole sync.
-func (s *syncing) tree(ctx context.Context, selector chantal.Selector, t chantal.Tree) error {
+func (s *syncing) tree(ctx context.Context, selector chantal.Selector, t chantal.SelectedTree) error {
 	defer s.tell(SyncEvent{Kind: SyncTreeDone, Tree: t.Name})
 	if t.Serial > 0 && s.known.has(t.Name, s.key(serialText(t.Serial))) {
 		s.add(&pass{unchanged: true})
 		return nil
 	}
-	live := s.repo.tree(t)
+	live := s.repo.tree(t.Tree)
 	var p *pass
 	for start, again := 1, false; ; {
 		head, stale := s.head(ctx, selector, live, t.Serial)
@@ -88,16 +88,16 @@ func (s *syncing) tree(ctx context.Context, selector chantal.Selector, t chantal
 // head returns the newest generation of a tree. Where a list of trees says that
 // what is stored is the newest, upstream is not asked; where it says that there
 // is a newer one than upstream gives out, that is an error.
-func (s *syncing) head(ctx context.Context, selector chantal.Selector, t *tree, serial uint64) (state, error) {
-	reader, _ := selector.(chantal.SerialReader)
+func (s *syncing) head(ctx context.Context, selector chantal.Selector, t *tree, serial int64) (state, error) {
 	old := func(head state) bool {
-		if reader == nil || serial == 0 {
+		if serial == 0 {
 			return false
 		}
-		body, err := s.repo.rootBody(&head.gen.Roots[0])
-		return err != nil || reader.Serial(body) < serial
+		main := &head.gen.Roots[0]
+		body, err := s.repo.rootBody(main)
+		return err != nil || selector.Serial(main.Path, body) < serial
 	}
-	if serial > 0 && reader != nil {
+	if serial > 0 {
 		if head, err := t.peek(); err == nil && !head.zero() && !old(head) {
 			return head, nil
 		}
@@ -110,7 +110,7 @@ func (s *syncing) head(ctx context.Context, selector chantal.Selector, t *tree, 
 	return head, err
 }
 
-func serialText(serial uint64) string { return fmt.Sprint("serial ", serial) }
+func serialText(serial int64) string { return fmt.Sprint("serial ", serial) }
 
 // add counts a tree's last pass.
 func (s *syncing) add(p *pass) {
