@@ -1,9 +1,6 @@
 package pypi
 
-import (
-	"regexp"
-	"strings"
-)
+import "strings"
 
 const (
 	metadataSuffix  = ".metadata" // PEP 658
@@ -155,66 +152,4 @@ func versionOf(filename, project string) string {
 		return version
 	}
 	return ""
-}
-
-// versionPattern is the permissive form of PEP 440, appendix B, for lower case;
-// an underscore also stands for the hyphen that file names escape.
-var versionPattern = regexp.MustCompile(`^v?(?:0*([0-9]+)!)?([0-9]+(?:\.[0-9]+)*)` +
-	`(?:[-_.]?(alpha|a|beta|b|preview|pre|c|rc)[-_.]?([0-9]*))?` +
-	`(?:[-_]([0-9]+)|[-_.]?(post|rev|r)[-_.]?([0-9]*))?` +
-	`(?:[-_.]?(dev)[-_.]?([0-9]*))?` +
-	`(?:[+]([a-z0-9]+(?:[-_.][a-z0-9]+)*))?$`)
-
-// canonicalVersion returns one text for all spellings of a version that PEP 440
-// holds equal. What is no such version is returned in lower case.
-func canonicalVersion(version string) string {
-	version = strings.ToLower(strings.TrimSpace(version))
-	m := versionPattern.FindStringSubmatch(version)
-	if m == nil {
-		return version
-	}
-	var b strings.Builder
-	if m[1] != "" && m[1] != "0" {
-		b.WriteString(m[1] + "!")
-	}
-	release := strings.Split(m[2], ".")
-	for len(release) > 1 && number(release[len(release)-1]) == "0" {
-		release = release[:len(release)-1]
-	}
-	for i, part := range release {
-		if i > 0 {
-			b.WriteByte('.')
-		}
-		b.WriteString(number(part))
-	}
-	switch m[3] {
-	case "":
-	case "a", "alpha":
-		b.WriteString("a" + number(m[4]))
-	case "b", "beta":
-		b.WriteString("b" + number(m[4]))
-	default:
-		b.WriteString("rc" + number(m[4]))
-	}
-	switch {
-	case m[5] != "":
-		b.WriteString(".post" + number(m[5]))
-	case m[6] != "":
-		b.WriteString(".post" + number(m[7]))
-	}
-	if m[8] != "" {
-		b.WriteString(".dev" + number(m[9]))
-	}
-	if m[10] != "" {
-		b.WriteString("+" + Normalize(m[10]))
-	}
-	return b.String()
-}
-
-// number strips leading zeros; nothing at all counts as zero.
-func number(digits string) string {
-	if digits = strings.TrimLeft(digits, "0"); digits == "" {
-		return "0"
-	}
-	return digits
 }
