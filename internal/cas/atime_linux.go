@@ -22,3 +22,11 @@ func lastChange(fi fs.FileInfo) time.Time {
 	}
 	return fi.ModTime()
 }
+
+// allocated returns how many bytes a file takes on the disk.
+func allocated(fi fs.FileInfo) int64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return fi.Size()
+}

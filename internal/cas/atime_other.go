@@ -14,3 +14,6 @@ func lastUse(fi fs.FileInfo) time.Time { return fi.ModTime() }
 // lastChange returns the mtime, which of a blob is upstream's: only files that
 // upstream made a moment ago are then ever in doubt.
 func lastChange(fi fs.FileInfo) time.Time { return fi.ModTime() }
+
+// allocated returns the size of a file: what it takes on the disk is not known.
+func allocated(fi fs.FileInfo) int64 { return fi.Size() }

@@ -52,6 +52,7 @@ func (s *Store) admit(b Blob, temp string, mem *memory, aliases []string) (Blob,
 		}
 		return Blob{}, fmt.Errorf("store: %w", fs.ErrClosed)
 	}
+	s.touch(b.Digest)
 	e := &entry{blob: b, path: temp, mem: mem, aliases: aliases}
 	final := s.blobPath(b.Digest)
 	if p := s.pending[b.Digest]; p != nil {
@@ -279,9 +280,14 @@ func (s *Store) settleFile(e *entry, final string) error {
 		e.suspect = true
 		return err
 	}
+	replaced, _ := s.disk.Stat(final) // a damaged one that could not be moved away
 	if err := s.disk.Rename(e.path, final); err != nil {
 		return err
 	}
+	if replaced != nil {
+		s.usage.add(e.blob.Digest, -1, -replaced.Size())
+	}
+	s.usage.add(e.blob.Digest, 1, e.blob.Size)
 	s.mu.Lock()
 	e.path = final
 	s.mu.Unlock()

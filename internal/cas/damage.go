@@ -165,11 +165,12 @@ func (s *Store) moveAside(d chantal.Digest, fi fs.FileInfo, why string) bool {
 	s.mu.Unlock()
 	s.damaged.Add(1)
 	if err == nil {
+		s.usage.add(d, -1, -fi.Size())
 		s.log.Error("a stored blob is damaged; it is set aside and fetched again when it is asked for", "blob", d, "why", why, "file", to)
 	} else {
 		s.log.Error("a stored blob is damaged; it cannot be set aside and is refused", "blob", d, "why", why, "file", from, "error", err)
 	}
-	s.dropDerived(func(f fs.DirEntry) bool { return strings.Contains(f.Name(), d.Hex()) })
+	s.dropDerived(func(f fs.DirEntry) bool { return strings.Contains(f.Name(), d.Hex()) }, true)
 	// Should a crash undo the renaming, the damage is found again.
 	if err == nil {
 		_ = s.disk.Sync(filepath.Dir(to))

@@ -206,9 +206,9 @@ func (s *Store) evictDerived(keep string) {
 	}
 }
 
-// dropDerived removes the derived files that which names. They are made again
-// when they are needed.
-func (s *Store) dropDerived(which func(fs.DirEntry) bool) {
+// dropDerived removes the derived files that which names, or with really unset
+// only adds them up. They are made again when they are needed.
+func (s *Store) dropDerived(which func(fs.DirEntry) bool, really bool) (bytes, disk int64) {
 	files, err := s.disk.List(filepath.Join(s.dir, "derived"))
 	if err != nil {
 		s.log.Warn("listing derived files", "error", err)
@@ -219,13 +219,21 @@ func (s *Store) dropDerived(which func(fs.DirEntry) bool) {
 		if !which(f) {
 			continue
 		}
-		if err := s.disk.Remove(filepath.Join(s.dir, "derived", f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		fi, err := f.Info()
+		if err == nil && really {
+			err = s.disk.Remove(filepath.Join(s.dir, "derived", f.Name()))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.log.Warn("removing a derived file", "key", f.Name(), "error", err)
+		}
+		if err != nil {
 			continue
 		}
-		if d := s.derived.files[f.Name()]; d != nil {
+		bytes, disk = bytes+fi.Size(), disk+allocated(fi)
+		if d := s.derived.files[f.Name()]; d != nil && really {
 			s.derived.total -= d.size
 			delete(s.derived.files, f.Name())
 		}
 	}
+	return bytes, disk
 }

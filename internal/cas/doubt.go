@@ -41,7 +41,7 @@ func (s *Store) begin() error {
 		s.dropDerived(func(f fs.DirEntry) bool {
 			fi, err := f.Info()
 			return err == nil && !fi.ModTime().Before(s.doubt.since)
-		})
+		}, true)
 		s.bg.Go(s.resolveDoubt)
 		return nil
 	}

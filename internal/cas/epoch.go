@@ -85,3 +85,11 @@ func (s *Store) Shrink(take func() error) error {
 	}
 	return take()
 }
+
+// epochSize returns how many bytes the file has that Shrink takes away.
+func (s *Store) epochSize() int64 {
+	if fi, err := s.disk.Stat(s.epochFile()); err == nil {
+		return fi.Size()
+	}
+	return 0
+}

@@ -1,10 +1,12 @@
 package cas
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"sync"
@@ -55,6 +57,65 @@ func (s *Store) note(stored []chantal.Digest) {
 	if err != nil {
 		s.log.Debug("noting what is stored", "error", err)
 	}
+}
+
+// unlist takes blobs out of the inventory, durably: they may go. It returns by
+// how many bytes the file is shorter; with really unset nothing is done.
+func (s *Store) unlist(which func(sum) bool, really bool) (freed int64, err error) {
+	s.inventory.mu.Lock()
+	defer s.inventory.mu.Unlock()
+	path := filepath.Join(s.dir, inventoryName)
+	if freed, err = s.copyInventory(path, which, io.Discard); err != nil || freed == 0 || !really {
+		return freed, err
+	}
+	temp := s.temp(filepath.Join(s.dir, "state")) // where leftovers are looked for
+	out, err := s.disk.Create(temp, 0o644)
+	if err == nil {
+		w := bufio.NewWriterSize(out, 256<<10)
+		_, err = s.copyInventory(path, which, w)
+		err = errors.Join(err, w.Flush())
+		if err == nil {
+			err = out.Sync()
+		}
+		err = errors.Join(err, out.Close())
+	}
+	if err == nil {
+		err = s.disk.Rename(temp, path)
+	}
+	if err == nil {
+		s.inventory.whole = true
+		err = s.disk.Sync(s.dir)
+	}
+	if err != nil {
+		_ = s.disk.Remove(temp)
+		return 0, fmt.Errorf("writing the list of what is stored: %w", cause(err))
+	}
+	return freed, nil
+}
+
+// copyInventory writes the inventory to w without those lines that which names,
+// and returns how many bytes these have.
+func (s *Store) copyInventory(path string, which func(sum) bool, w io.Writer) (without int64, err error) {
+	f, err := s.disk.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading the list of what was stored: %w", cause(err))
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		line := lines.Bytes()
+		if d, ok := parseSum(line); !ok || which(d) {
+			without += int64(len(line)) + 1
+			continue
+		}
+		if _, err := w.Write(append(line, '\n')); err != nil {
+			return 0, err
+		}
+	}
+	return without, lines.Err()
 }
 
 // Lost returns the blobs that were stored once and are not there now; true for

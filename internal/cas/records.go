@@ -28,6 +28,7 @@ type recordLogs struct {
 // recordLog is one append-only file of JSON lines.
 type recordLog struct {
 	path string
+	turn sync.Mutex // held while the file is written, or opened to be read
 
 	mu       sync.Mutex
 	waiting  []*appending // in order
@@ -60,7 +61,7 @@ func (s *Store) logPath(name string) (string, error) {
 // its parts. Concurrent appends to one log share a sync. After an error the
 // record is not there.
 func (s *Store) AppendRecord(log string, v any) error {
-	path, err := s.logPath(log)
+	l, err := s.recordLog(log)
 	if err != nil {
 		return err
 	}
@@ -68,18 +69,6 @@ func (s *Store) AppendRecord(log string, v any) error {
 	if err != nil {
 		return fmt.Errorf("record for %s: %w", log, err)
 	}
-	s.records.mu.Lock()
-	if s.records.open == nil {
-		s.records.open = make(map[string]*recordLog)
-	}
-	l := s.records.open[log]
-	if l == nil {
-		l = &recordLog{path: path}
-		l.end.Store(-1)
-		s.records.open[log] = l
-	}
-	s.records.mu.Unlock()
-
 	a := &appending{line: append(line, '\n'), done: make(chan error, 1)}
 	l.mu.Lock()
 	l.waiting = append(l.waiting, a)
@@ -104,9 +93,99 @@ func (s *Store) AppendRecord(log string, v any) error {
 	return nil
 }
 
+// recordLog returns a log, whose file may not be there yet.
+func (s *Store) recordLog(name string) (*recordLog, error) {
+	path, err := s.logPath(name)
+	if err != nil {
+		return nil, err
+	}
+	s.records.mu.Lock()
+	defer s.records.mu.Unlock()
+	if s.records.open == nil {
+		s.records.open = make(map[string]*recordLog)
+	}
+	l := s.records.open[name]
+	if l == nil {
+		l = &recordLog{path: path}
+		l.end.Store(-1)
+		s.records.open[name] = l
+	}
+	return l, nil
+}
+
+// RewriteRecords replaces the lines of a log by what write adds; whenever the
+// process ends, the log is either what it was or what it becomes. It returns
+// when that is durable. Records read meanwhile are the old ones; records
+// appended meanwhile are lost, so the caller sees to it that there are none.
+func (s *Store) RewriteRecords(log string, write func(add func(v any) error) error) error {
+	l, err := s.recordLog(log)
+	if err != nil {
+		return err
+	}
+	temp := s.temp(filepath.Dir(l.path))
+	f, err := s.disk.Create(temp, 0o644)
+	if err != nil {
+		return fmt.Errorf("rewriting the records of %s: %w", log, s.trouble(err))
+	}
+	n := int64(0)
+	w := bufio.NewWriterSize(f, 256<<10)
+	err = write(func(v any) error {
+		line, err := json.Marshal(v)
+		if err == nil {
+			n += int64(len(line)) + 1
+			_, err = w.Write(append(line, '\n'))
+		}
+		return err
+	})
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	if err == nil {
+		err = s.disk.Rename(temp, l.path)
+	}
+	if err != nil {
+		_ = s.disk.Remove(temp)
+		return fmt.Errorf("rewriting the records of %s: %w", log, err)
+	}
+	l.end.Store(n)
+	if err := s.disk.Sync(filepath.Dir(l.path)); err != nil {
+		l.named = false
+		return fmt.Errorf("rewriting the records of %s: %w", log, s.trouble(err))
+	}
+	return nil
+}
+
+// RemoveRecords removes a log. Without an error it is durable.
+func (s *Store) RemoveRecords(log string) error {
+	l, err := s.recordLog(log)
+	if err != nil {
+		return err
+	}
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	err = s.disk.Remove(l.path)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		l.end.Store(0)
+		l.named = false
+		err = s.disk.Sync(filepath.Dir(l.path))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the records of %s: %w", log, cause(err))
+	}
+	return nil
+}
+
 // flushRecords writes and syncs the lines of batch, or none of them. One
 // goroutine at a time does that for a log.
 func (s *Store) flushRecords(l *recordLog, batch []*appending) (err error) {
+	l.turn.Lock()
+	defer l.turn.Unlock()
 	if err := s.makeDirs(filepath.Dir(l.path)); err != nil {
 		return err
 	}
@@ -209,11 +288,15 @@ func eachLine(r io.Reader, yield func(line []byte) error) error {
 // lines. It ends with the first error of yield or of the disk, or with one that
 // tells a damaged line.
 func (s *Store) Records(log string, yield func(line []byte) error) error {
-	path, err := s.logPath(log)
+	l, err := s.recordLog(log)
 	if err != nil {
 		return err
 	}
+	path := l.path
+	l.turn.Lock()
 	f, err := s.disk.Open(path)
+	end := l.end.Load()
+	l.turn.Unlock()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -222,11 +305,9 @@ func (s *Store) Records(log string, yield func(line []byte) error) error {
 	}
 	defer f.Close()
 	var r io.Reader = f
-	s.records.mu.Lock()
-	if l := s.records.open[log]; l != nil && l.end.Load() >= 0 {
-		r = io.LimitReader(f, l.end.Load()) // behind it may lie what an append could neither keep nor take back
+	if end >= 0 {
+		r = io.LimitReader(f, end) // behind it may lie what an append could neither keep nor take back
 	}
-	s.records.mu.Unlock()
 	n := 0
 	err = eachLine(r, func(line []byte) error {
 		n++

@@ -96,6 +96,9 @@ type Store struct {
 	derived   derived
 	inventory inventory
 	epoch     epoch
+	holds     holds
+	usage     usage
+	sweeping  atomic.Bool   // a Collection is open
 	damaged   atomic.Int64  // blobs found damaged by this run
 	tidied    chan struct{} // closed when temporary files of earlier runs are gone
 }
@@ -240,6 +243,7 @@ func (s *Store) Find(repo string, d chantal.Digest) (Blob, error) {
 			return Blob{}, err
 		}
 	}
+	s.touch(d)
 	s.mu.RLock()
 	e, refused := s.pending[d], s.refused[d]
 	s.mu.RUnlock()
@@ -265,6 +269,7 @@ func (s *Store) Open(d chantal.Digest) (*disk.File, Blob, error) {
 	if err != nil {
 		return nil, Blob{}, err
 	}
+	s.touch(d)
 	for range 4 { // the committer may rename it meanwhile, after a disk error more than once
 		f, path, b, err := s.openPending(d)
 		if err != nil || f != nil {
@@ -386,7 +391,7 @@ func (s *Store) removeOldTemps() {
 	defer close(s.tidied)
 	own := tempPrefix + s.run + "-"
 	n := 0
-	for _, top := range []string{"blobs", "alias", "alias-repo", "derived", "state"} {
+	for _, top := range []string{"blobs", "alias", "alias-repo", "records", "derived", "state"} {
 		for path, err := range s.files(filepath.Join(s.dir, top)) {
 			if s.isClosed() {
 				return
