@@ -104,13 +104,15 @@ func (a *api) read(ctx context.Context, r *http.Request, what, name string) (any
 			return list(a.backend.Status(ctx, query["repo"]))
 		case "explain":
 			return a.backend.Explain(ctx, query.Get("url"))
+		case "diff":
+			return a.backend.Diff(ctx, diffRequest{query.Get("a"), query.Get("b"), query["repo"]})
 		case "ca":
 			return a.backend.CA(ctx)
 		}
 	}
 	return nil, &failure{
 		Status: http.StatusNotFound, Message: "nothing is at " + r.URL.Path,
-		Next: "there are server, repos, generations, snapshots, snapshots/NAME, status, explain and ca below " + apiPrefix,
+		Next: "there are server, repos, generations, snapshots, snapshots/NAME, status, diff, explain and ca below " + apiPrefix,
 	}
 }
 

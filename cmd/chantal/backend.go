@@ -31,6 +31,9 @@ type backend interface {
 	// Verify reads what is stored again. What is wrong is in the report, not in
 	// the error. progress is called as for CreateSnapshot.
 	Verify(ctx context.Context, r verifyRequest, progress func(line string)) (verifyReport, error)
+	// Diff compares two refs, going by what is stored. It writes nothing and
+	// fetches nothing.
+	Diff(ctx context.Context, q diffRequest) (diffReport, error)
 	Explain(ctx context.Context, url string) (explanation, error)
 	CA(ctx context.Context) (authority, error)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chantal/internal/keep"
+	"chantal/mirror"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -121,6 +122,28 @@ func (s *shelf) DeleteSnapshots(ctx context.Context, names []string) error {
 		delete(s.snapshots, name)
 	}
 	return nil
+}
+
+func (s *shelf) Diff(_ context.Context, q diffRequest) (diffReport, error) {
+	r := diffReport{A: q.A, B: q.B, Added: []diffPackage{}, Removed: []diffPackage{}, Changed: []diffChange{}}
+	place := func(name string) diffPlace { return diffPlace{"debian", "dists/bookworm", name} }
+	switch q.B {
+	case "live":
+	case "day2":
+		r.Changed = []diffChange{{place("hello"), "amd64", "1.9", "1.10", mirror.Upgrade}, {place("bytes"), "all", "1", "1", mirror.Rebuild}}
+		r.Added = []diffPackage{{place("new\x1b"), "3", "all", ""}}
+		r.Removed = []diffPackage{{place("gone"), "2", "all", ""}}
+		r.Advisories = []diffAdvisory{{Repo: "debian", ID: "E-1", Type: "security", CVEs: []string{"CVE-2026-1"}, Title: "About hello"}}
+		r.Yanked = []diffYank{{place("six"), "1", "six-1.whl", "broken"}}
+	case "apart":
+		r.NotCompared = []diffUncompared{
+			{Repo: "epel", Missing: []string{"b"}},
+			{Repo: "debian", Tree: "dists/x", Index: "dists/x/main/Packages", Missing: []string{"a", "b"}},
+		}
+	default:
+		return r, &failure{Status: http.StatusNotFound, Message: "no ref " + q.B, Next: "see chantal snapshot list"}
+	}
+	return r, nil
 }
 
 func (s *shelf) Verify(_ context.Context, r verifyRequest, progress func(string)) (verifyReport, error) {

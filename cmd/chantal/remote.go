@@ -186,6 +186,10 @@ func (r *remote) DeleteSnapshots(ctx context.Context, names []string) error {
 	return err
 }
 
+func (r *remote) Diff(ctx context.Context, q diffRequest) (diffReport, error) {
+	return ask[diffReport](ctx, r, http.MethodGet, "diff", url.Values{"a": {q.A}, "b": {q.B}, "repo": q.Repos})
+}
+
 func (r *remote) Explain(ctx context.Context, u string) (explanation, error) {
 	return ask[explanation](ctx, r, http.MethodGet, "explain", url.Values{"url": {u}})
 }

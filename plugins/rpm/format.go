@@ -16,7 +16,7 @@ import (
 
 // Format is the rpm-md format. The zero value is ready to use, and safe for
 // concurrent use. It implements chantal.Format, chantal.Locator,
-// chantal.Closer, chantal.MirrorLister and chantal.Publisher.
+// chantal.Closer and chantal.MirrorLister.
 type Format struct {
 	// Belongs tells without keys when a detached signature is one over other
 	// bytes. Where it is nil nobody looks.
