@@ -22,6 +22,7 @@ type shelf struct {
 	snapshots map[string]snapshotReport
 	created   createRequest // the last request
 	asked     []string      // what Status was asked for
+	synced    syncRequest   // the last one
 	entered   chan struct{} // closed when a snapshot that is never made is begun
 	left      chan struct{} // closed when that was given up
 }
@@ -169,6 +170,35 @@ func (s *shelf) Verify(_ context.Context, r verifyRequest, progress func(string)
 		default:
 			return report, &failure{Status: http.StatusNotFound, Message: "no ref " + ref, Next: "see chantal snapshot list"}
 		}
+	}
+	return report, nil
+}
+
+func (s *shelf) Sync(ctx context.Context, r syncRequest, steps func(syncStep)) (syncReport, error) {
+	s.synced = r
+	report := syncReport{DryRun: r.DryRun, MetadataOnly: r.MetadataOnly, Repos: []syncResult{}, Failures: []mirror.SyncFailure{}, OK: true}
+	for _, name := range r.Repos {
+		steps(syncStep{Event: stepBegun, Time: noon, Repo: name})
+		steps(syncStep{Event: stepProgress, Time: noon, Repo: name, Files: 3, Lacking: 2})
+		result := syncResult{
+			SyncReport:  mirror.SyncReport{Repo: name, Started: noon, Seconds: 1.5, Trees: 1, Files: 3, Bytes: 3 << 10, Lacking: 2, LackingBytes: 2 << 10, Fetched: 2, FetchedBytes: 2 << 10},
+			Generations: []syncTree{{"dists/bookworm", 2}},
+		}
+		switch name {
+		case "never":
+			close(s.entered)
+			<-ctx.Done()
+			close(s.left)
+			return report, ctx.Err()
+		case "torn":
+			result.Fetched, result.Failed = 1, 1
+			result.Failures = []mirror.SyncFailure{{Repo: name, Tree: "dists/bookworm", Path: "pool/x.deb", URL: "http://mirror.example.org/pool/x.deb", Reason: "upstream answered\n404"}}
+		case "wrong":
+			result.Error = "syncing wrong: no such suite"
+		}
+		report.OK = report.OK && result.good()
+		steps(syncStep{Event: stepDone, Time: noon, Repo: name, Result: &result})
+		report.add(result)
 	}
 	return report, nil
 }
