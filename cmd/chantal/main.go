@@ -69,11 +69,7 @@ func run(ctx context.Context, args []string, a app) int {
 		return 0
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		f := &failure{}
-		if !errors.As(err, &f) || f.Message != interruption {
-			f = &failure{Message: interruption}
-		}
-		fmt.Fprintln(a.stderr, "chantal: "+f.Error())
+		fmt.Fprintln(a.stderr, "chantal: interrupted")
 		return 130
 	}
 	var silent *exitOnly
@@ -90,9 +86,6 @@ func run(ctx context.Context, args []string, a app) int {
 	fmt.Fprintln(a.stderr, "chantal: "+oneLine(f.Error()))
 	return f.Exit
 }
-
-// interruption is the message of what ends because its user wants it to.
-const interruption = "interrupted"
 
 // exitOnly ends the process with a code after everything has been said.
 type exitOnly struct{ code int }

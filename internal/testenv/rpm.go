@@ -14,9 +14,8 @@ import (
 // RPM is a repository with repodata/. Not safe for concurrent use; what
 // Publish returned is never changed.
 type RPM struct {
-	Key     *Key   // nil for no repomd.xml.asc
-	Simple  bool   // "primary.xml.gz", not "HASH-primary.xml.gz"
-	Updates string // what updateinfo has in its <updates>; empty for no updateinfo
+	Key    *Key // nil for no repomd.xml.asc
+	Simple bool // "primary.xml.gz", not "HASH-primary.xml.gz"
 
 	date     time.Time
 	packages map[string]rpmPackage // by path
@@ -73,15 +72,10 @@ func (r *RPM) Publish() (Files, error) {
 	repomd.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n")
 	repomd.WriteString(`<repomd xmlns="http://linux.duke.edu/metadata/repo" xmlns:rpm="http://linux.duke.edu/metadata/rpm">` + "\n")
 	fmt.Fprintf(&repomd, "  <revision>%d</revision>\n", r.date.Unix())
-	type record struct {
+	for _, record := range []struct {
 		name    string
 		content []byte
-	}
-	records := []record{{"primary", r.primary()}, {"filelists", r.filelists()}, {"other", r.other()}}
-	if r.Updates != "" {
-		records = append(records, record{"updateinfo", []byte("<updates>" + r.Updates + "</updates>\n")})
-	}
-	for _, record := range records {
+	}{{"primary", r.primary()}, {"filelists", r.filelists()}, {"other", r.other()}} {
 		packed, err := gzipped(record.content)
 		if err != nil {
 			return nil, fmt.Errorf("publish %s: %w", record.name, err)

@@ -16,7 +16,8 @@ import (
 
 // Format is the rpm-md format. The zero value is ready to use, and safe for
 // concurrent use. It implements chantal.Format, chantal.Locator,
-// chantal.Closer and chantal.MirrorLister.
+// chantal.Closer, chantal.Selector, chantal.Comparer, chantal.MirrorLister and
+// chantal.Publisher.
 type Format struct {
 	// Belongs tells without keys when a detached signature is one over other
 	// bytes. Where it is nil nobody looks.
@@ -37,7 +38,8 @@ const (
 
 // Classify implements chantal.Format. The root files of folder D are
 // D/repodata/repomd.xml, .asc and .key; all else below a repodata folder is
-// metadata, but for packages, which are artifacts wherever they lie.
+// metadata, but for packages, which are artifacts wherever they lie. A treeinfo
+// is the root of a tree of its own.
 func (Format) Classify(name string) chantal.Class {
 	c := chantal.Class{Kind: chantal.Opaque, Path: name}
 	if isPackage(name) {
@@ -46,6 +48,9 @@ func (Format) Classify(name string) chantal.Class {
 	}
 	c.Trees = treesAbove(name)
 	if len(c.Trees) == 0 {
+		if isTreeInfo(name) {
+			c.Kind, c.Tree = chantal.Root, installTree(path.Dir(name))
+		}
 		return c
 	}
 	dir, base := path.Split(name)
@@ -168,9 +173,18 @@ func (Format) Required(listed []chantal.Promise) []chantal.Promise {
 	return required
 }
 
-// Closure implements chantal.Closer: everything listed. Clients leave out what
-// they do not need today, and the next one may need it.
-func (Format) Closure(listed []chantal.Promise) []chantal.Promise { return listed }
+// Closure implements chantal.Closer: all metadata that is listed. Clients leave
+// out what they do not need today, and the next one may need it. Images, which
+// a treeinfo lists, are no metadata.
+func (Format) Closure(listed []chantal.Promise) []chantal.Promise {
+	var all []chantal.Promise
+	for _, p := range listed {
+		if p.Kind != chantal.Artifact {
+			all = append(all, p)
+		}
+	}
+	return all
+}
 
 // isPrimary reports whether name is the XML form of primary in a compression
 // that yields it as a whole: "primary.xml.gz", "<hex>-primary.xml.zst". The

@@ -126,22 +126,38 @@ func parseTag(b []byte) tag {
 // attr returns the value of an attribute, "" where there is none. The name
 // includes its prefix ("xml:base").
 func (t tag) attr(name string) (string, error) {
-	for b := bytes.TrimLeft(t.attrs, " \t\r\n"); len(b) > 0; b = bytes.TrimLeft(b, " \t\r\n") {
-		key, rest, ok := bytes.Cut(b, []byte("="))
-		rest = bytes.TrimLeft(rest, " \t\r\n")
-		if !ok || len(rest) == 0 || rest[0] != '"' && rest[0] != '\'' {
-			return "", errMarkup
+	for rest := t.attrs; ; {
+		key, value, err := nextAttr(&rest)
+		if err != nil || key == nil {
+			return "", err
 		}
-		end := bytes.IndexByte(rest[1:], rest[0])
-		if end < 0 {
-			return "", errMarkup
+		if string(key) == name {
+			return unescape(value[1 : len(value)-1])
 		}
-		if string(bytes.TrimRight(key, " \t\r\n")) == name {
-			return unescape(rest[1 : 1+end])
-		}
-		b = rest[end+2:]
 	}
-	return "", nil
+}
+
+// nextAttr cuts the first attribute off attrs: the key, nil where there is no
+// more, and the value as it is in its quotes.
+func nextAttr(attrs *[]byte) (key, value []byte, err error) {
+	b := bytes.TrimLeft(*attrs, " \t\r\n")
+	if len(b) == 0 {
+		return nil, nil, nil
+	}
+	key, rest, ok := bytes.Cut(b, []byte("="))
+	rest = bytes.TrimLeft(rest, " \t\r\n")
+	if !ok || len(rest) == 0 || rest[0] != '"' && rest[0] != '\'' {
+		return nil, nil, errMarkup
+	}
+	end := bytes.IndexByte(rest[1:], rest[0])
+	if end < 0 {
+		return nil, nil, errMarkup
+	}
+	if key = bytes.TrimRight(key, " \t\r\n"); len(key) == 0 {
+		return nil, nil, errMarkup
+	}
+	*attrs = rest[end+2:]
+	return key, rest[:end+2], nil
 }
 
 // string returns the text before the tag read last.

@@ -12,12 +12,15 @@ import (
 )
 
 // Parse implements chantal.Format for repomd.xml (what it lists is metadata),
-// for primary (packages) and for the lists of delta packages. Other metadata
+// for primary (packages), for the lists of delta packages and for a treeinfo
+// (images). Other metadata
 // names no files, and Parse returns nil for it. name tells which of these a
 // file is, and that its hrefs are relative to the folder above its repodata.
 func (Format) Parse(name string, r io.Reader) iter.Seq2[chantal.Promise, error] {
 	dir, ok := home(name)
 	switch {
+	case isTreeInfo(name):
+		return parseTreeInfo(name, r)
 	case !ok:
 		return nil
 	case path.Base(name) == repomd:
@@ -104,28 +107,42 @@ const (
 // decodePackage returns the decoder for a <package> of primary.xml.
 func decodePackage(dir string) decoder {
 	return func(element []byte, found func(chantal.Promise) bool) error {
-		var f fields
-		if err := f.read(element); err != nil {
-			return err
+		p, _, err := readPackage(dir, element)
+		if err == nil {
+			found(p)
 		}
-		if f.pkg.Name == "" {
-			return errors.New("the package has no name")
-		}
-		p := chantal.Promise{Kind: chantal.Artifact, Package: &f.pkg}
-		var err error
-		if p.Path, p.URL, err = f.location.artifact(dir); err != nil {
-			return fmt.Errorf("%s: %w", f.pkg.Name, err)
-		}
-		if p.Digests, err = digests(f.sums...); err != nil {
-			return fmt.Errorf("%s: %w", f.pkg.Name, err)
-		}
-		if p.Size, err = size(f.size); err != nil {
-			return fmt.Errorf("%s: %w", f.pkg.Name, err)
-		}
-		found(p)
-		return nil
+		return err
 	}
 }
+
+// readPackage reads a <package> of primary.xml, in the folder dir of its
+// repository. id is what the other indexes call the package by; it may be "".
+func readPackage(dir string, element []byte) (p chantal.Promise, id string, err error) {
+	var f fields
+	if err := f.read(element); err != nil {
+		return p, "", err
+	}
+	if f.pkg.Name == "" {
+		return p, "", errors.New("the package has no name")
+	}
+	p = chantal.Promise{Kind: chantal.Artifact, Package: &f.pkg}
+	if p.Path, p.URL, err = f.location.artifact(dir); err != nil {
+		return p, "", fmt.Errorf("%s: %w", f.pkg.Name, err)
+	}
+	if p.Digests, err = digests(f.sums...); err != nil {
+		return p, "", fmt.Errorf("%s: %w", f.pkg.Name, err)
+	}
+	if p.Size, err = size(f.size); err != nil {
+		return p, "", fmt.Errorf("%s: %w", f.pkg.Name, err)
+	}
+	if len(f.sums) > 0 {
+		id = pkgid(f.sums[0].Value)
+	}
+	return p, id, nil
+}
+
+// pkgid returns the one spelling of what indexes call a package by.
+func pkgid(s string) string { return strings.ToLower(strings.TrimSpace(s)) }
 
 // read reads the children of the element; of what is deeper, only <rpm:group>
 // of <format>. It ends as soon as it has everything, for what follows (what

@@ -45,6 +45,9 @@ func (f Format) Check(t chantal.Tree, files map[string][]byte, keys chantal.Keyr
 		return chantal.Verdict{}, fmt.Errorf("tree %q has no roots", t.Name)
 	}
 	root := t.Roots[0]
+	if isTreeInfo(root) {
+		return checkTreeInfo(t, files)
+	}
 	body, ok := files[root]
 	if !ok {
 		return chantal.Verdict{}, fmt.Errorf("%s is missing", root)

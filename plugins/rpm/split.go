@@ -23,16 +23,63 @@ type splitter struct {
 	ended  bool   // r has nothing more
 	err    error  // of r, other than its end
 	inside bool   // the root element has begun
+	root   []byte // its tag, raw; a copy
+	coding string // what the XML declaration says of the encoding; "" for nothing
+}
+
+// begin reads to behind the tag that opens the root element, which has to be
+// one of roots.
+func (s *splitter) begin(roots ...string) error {
+	n, t, err := s.tag()
+	if err != nil {
+		return err
+	}
+	if t.kind == closing || !oneOf(t.name, roots) {
+		return fmt.Errorf("<%.40s> where <%s> was expected", t.name, roots[0])
+	}
+	s.root, s.inside = bytes.Clone(s.buf[:n]), true
+	s.buf = s.buf[n:]
+	return nil
 }
 
 // next returns the next <name> element below one of roots, complete with its
 // tags; it is valid until the next call. io.EOF is returned where the root
 // element and then the stream end; io.ErrUnexpectedEOF where the stream ends
-// before. Children with other names are passed over.
+// before. Children with other names are passed over; with an empty name none
+// are.
 func (s *splitter) next(name string, roots ...string) ([]byte, error) {
+	if !s.inside {
+		if err := s.begin(roots...); err != nil {
+			return nil, err
+		}
+	}
+	if bytes.HasSuffix(s.root, []byte("/>")) {
+		return nil, s.drain()
+	}
+	for {
+		n, t, err := s.tag()
+		switch {
+		case err != nil:
+			return nil, err
+		case t.kind == closing && oneOf(t.name, roots):
+			return nil, s.drain()
+		case t.kind == closing || len(t.name) == 0:
+			return nil, fmt.Errorf("%w: %.40q where <%s> was expected", errMarkup, s.buf[:n], name)
+		default:
+			named := name == "" || string(t.name) == name
+			if e, err := s.element(n, t); err != nil || named {
+				return e, err
+			}
+		}
+	}
+}
+
+// tag finds the next tag: the first n bytes of the buffer, which it leaves
+// there.
+func (s *splitter) tag() (n int, t tag, err error) {
 	for {
 		if err := s.find('<'); err != nil {
-			return nil, err
+			return 0, tag{}, err
 		}
 		n, skip, err := s.complete(func(b []byte) (int, bool) {
 			if n, is := aside(b); is {
@@ -44,33 +91,17 @@ func (s *splitter) next(name string, roots ...string) ([]byte, error) {
 			return tagEnd(b), false
 		})
 		if err != nil {
-			return nil, err
+			return 0, tag{}, err
 		}
-		if skip {
-			s.buf = s.buf[n:]
-			continue
+		if !skip {
+			return n, parseTag(s.buf[:n]), nil
 		}
-		t := parseTag(s.buf[:n])
-		switch {
-		case !s.inside:
-			if t.kind == closing || !oneOf(t.name, roots) {
-				return nil, fmt.Errorf("<%.40s> where <%s> was expected", t.name, roots[0])
-			}
-			s.buf = s.buf[n:]
-			s.inside = true
-			if t.kind == empty {
-				return nil, s.drain()
-			}
-		case t.kind == closing && oneOf(t.name, roots):
-			return nil, s.drain()
-		case t.kind == closing || len(t.name) == 0:
-			return nil, fmt.Errorf("%w: %.40q where <%s> was expected", errMarkup, s.buf[:n], name)
-		default:
-			named := string(t.name) == name
-			if e, err := s.element(n, t); err != nil || named {
-				return e, err
+		if declaration := s.buf[:n]; bytes.HasPrefix(declaration, []byte("<?xml ")) {
+			if s.coding, err = parseTag(declaration[:n-1]).attr("encoding"); err != nil {
+				return 0, tag{}, err
 			}
 		}
+		s.buf = s.buf[n:]
 	}
 }
 

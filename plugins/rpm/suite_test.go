@@ -82,10 +82,11 @@ func TestSuite(t *testing.T) {
 	files = append(files,
 		formattest.File{Path: "repodata/prestodelta.xml", Content: []byte(deltas), Want: 3, Cuts: formattest.Cuts([]byte(deltas), 50)},
 		formattest.File{Path: "repodata/filelists.xml", Content: []byte("<filelists/>")},
+		formattest.File{Path: "9/os/.treeinfo", Content: []byte(treeinfo), Want: 4},
 	)
 	paths := []string{
 		"repodata/repomd.xml", "9/os/repodata/repomd.xml.asc", "repodata/repomd.xml.key", "repodata/" + hexA + "-primary.xml.gz",
-		"a/repodata/b/repodata/c", "Packages/h/htop.rpm", "drpms/htop.drpm", "media.1/media", ".treeinfo",
+		"a/repodata/b/repodata/c", "Packages/h/htop.rpm", "drpms/htop.drpm", "media.1/media", ".treeinfo", "9/treeinfo", "repodata/.treeinfo", "x/../.treeinfo",
 	}
 	formattest.Test(t, Format{}, formattest.Fixtures{Files: files, Paths: paths})
 	for title, hostile := range map[string]func(name string) (string, []byte){
@@ -100,6 +101,9 @@ func TestSuite(t *testing.T) {
 		},
 		"primary, based elsewhere": func(name string) (string, []byte) {
 			return primary, []byte(primaryOf(`<package><name>a</name><location xml:base="http://mirror.example.org/" href="` + escaped(t, name) + `"/></package>`))
+		},
+		"treeinfo": func(name string) (string, []byte) {
+			return ".treeinfo", []byte("[header]\n[checksums]\n" + name + " = sha256:" + hexA + "\n[stage2]\nmainimage = " + name + "\n")
 		},
 		"deltas": func(name string) (string, []byte) {
 			return "repodata/prestodelta.xml", []byte(strings.Replace(deltas, "drpms/mc.drpm", escaped(t, name), 1))

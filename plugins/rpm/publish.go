@@ -1,0 +1,318 @@
+package rpm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"chantal"
+)
+
+var _ chantal.Publisher = Format{}
+
+// Publish implements chantal.Publisher. Elements of primary, filelists, other
+// and updateinfo and the documents of modules are taken over as the bytes that
+// they are, or left out. What goes: databases, zchunk forms, delta packages,
+// and records of a type that nobody here knows which name a package that is not
+// held. Checksums, compression and the form of names are those of upstream;
+// bzip2 and what else nobody writes becomes gzip.
+//
+// A tree of .treeinfo loses the checksums of the repositories below it, and one
+// that is neither stays as it is in the last source.
+//
+// Fields of a package are those of its element in primary.xml: "summary",
+// "description", "packager", "url", "license", "vendor", "group", "buildhost",
+// "sourcerpm", "epoch", "version", "release", "size" and "installed-size" in
+// bytes, "buildtime" in seconds since 1970; "provides", "requires" and the
+// other relations as the names in them, separated by ", "; and "module", the
+// NAME:STREAM of a document that lists the package.
+func (Format) Publish(sources []chantal.Contents, keep chantal.Keep, out chantal.Publication) (map[string][]byte, error) {
+	if len(sources) == 0 {
+		return nil, errors.New("publish: there is no source")
+	}
+	last := sources[len(sources)-1]
+	t := last.Tree()
+	if len(t.Roots) == 0 || path.Base(t.Roots[0]) != repomd {
+		return publishLone(last)
+	}
+	dir, _ := home(t.Roots[0])
+	e := edition{tree: t, dir: dir, keep: keep, out: out}
+	for i, c := range slices.Backward(sources) {
+		s, err := newSource(c, i, dir)
+		if err != nil {
+			return nil, fmt.Errorf("publish %s: %w", t.Name, err)
+		}
+		e.sources = append(e.sources, s)
+	}
+	roots, err := e.publish()
+	if err != nil {
+		return nil, fmt.Errorf("publish %s: %w", t.Name, err)
+	}
+	return roots, nil
+}
+
+// edition is one publishing of a tree.
+type edition struct {
+	tree    chantal.Tree
+	dir     string    // that holds repodata; "" for the top
+	sources []*source // the last one first, for what it says goes before what the others say
+	keep    chantal.Keep
+	out     chantal.Publication
+	holdings
+}
+
+// source is one of the generations that are put together.
+type source struct {
+	chantal.Contents
+	number  int // as Keep counts
+	root    []byte
+	others  [][]byte // what repomd.xml has beside records, raw
+	records []listed
+	kept    []bool            // of the elements in primary
+	streams map[string]string // NAME:STREAM of each package in a module; nil until somebody asks
+}
+
+// listed is one record, and what it promises.
+type listed struct {
+	record
+	raw []byte
+	at  chantal.Promise
+}
+
+func newSource(c chantal.Contents, number int, dir string) (*source, error) {
+	s := &source{Contents: c, number: number}
+	split := splitter{r: bytes.NewReader(c.Root(c.Tree().Roots[0]))}
+	for {
+		raw, err := split.next("", "repomd")
+		if err == io.EOF {
+			s.root = split.root
+			return s, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", repomd, err)
+		}
+		raw = bytes.Clone(raw)
+		if t := parseTag(raw[:tagEnd(raw)]); string(t.name) != "data" {
+			s.others = append(s.others, raw)
+			continue
+		}
+		r := listed{raw: raw}
+		if err := newXMLDecoder(bytes.NewReader(raw)).Decode(&r.record); err != nil {
+			return nil, fmt.Errorf("read %s: %w", repomd, err)
+		}
+		if r.at, err = r.promise(dir); err != nil {
+			return nil, fmt.Errorf("read %s: %w", repomd, err)
+		}
+		s.records = append(s.records, r)
+	}
+}
+
+// part is what one source has of something that is put together.
+type part struct {
+	*source
+	listed
+}
+
+// open returns the content. The error names the file.
+func (p part) open() (io.ReadCloser, error) {
+	r, err := p.Open(p.at)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", p.at.Path, err)
+	}
+	return r, nil
+}
+
+// parts returns the first record of each source whose type is among those for
+// which is reports true.
+func (e *edition) parts(is func(kind string) bool) []part {
+	var parts []part
+	for _, s := range e.sources {
+		if i := slices.IndexFunc(s.records, func(r listed) bool { return is(r.Type) }); i >= 0 {
+			parts = append(parts, part{s, s.records[i]})
+		}
+	}
+	return parts
+}
+
+// publish returns the roots.
+func (e *edition) publish() (map[string][]byte, error) {
+	if err := e.choose(); err != nil {
+		return nil, err
+	}
+	var body bytes.Buffer
+	tags := make([][]byte, len(e.sources))
+	for i, s := range e.sources {
+		tags[i] = s.root
+	}
+	begin, end, err := mergeTags(tags, -1)
+	if err != nil {
+		return nil, err
+	}
+	body.WriteString(xmlDeclaration)
+	body.Write(begin)
+	for _, raw := range e.sources[0].others {
+		fmt.Fprintf(&body, "\n  %s", raw)
+	}
+	done := map[string]bool{}
+	for _, s := range e.sources {
+		for _, r := range s.records {
+			if done[r.Type] {
+				continue
+			}
+			done[r.Type] = true
+			raw, err := e.record(part{s, r})
+			if err != nil {
+				return nil, err
+			}
+			if raw != nil {
+				fmt.Fprintf(&body, "\n  %s", raw)
+			}
+		}
+	}
+	fmt.Fprintf(&body, "\n%s\n", end)
+	signature, err := e.out.DetachSign(body.Bytes(), e.out.Date())
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", repomd, err)
+	}
+	root := path.Join(e.tree.Name, repomd)
+	return map[string][]byte{root: body.Bytes(), root + ".asc": signature, root + ".key": e.out.PublicKey()}, nil
+}
+
+// record returns the <data> for all records of the type that first has: first
+// is that of the last source which has one. It is nil where none is left.
+func (e *edition) record(first part) ([]byte, error) {
+	kind := first.Type
+	parts := e.parts(func(k string) bool { return k == kind })
+	switch {
+	case strings.HasSuffix(kind, "_zck"), strings.HasSuffix(kind, "_db"), kind == "prestodelta", kind == "deltainfo":
+		return nil, nil
+	case kind == "primary":
+		return e.packages(first, parts, e.inPrimary, "metadata")
+	case isPackageList(kind):
+		return e.packages(first, parts, e.byID, "filelists", "filelists-ext", "otherdata", "susedata")
+	case kind == "updateinfo":
+		return e.advisories(first, parts)
+	case kind == "modules":
+		return e.modules(first, parts)
+	case isComps(kind):
+		return e.comps(first)
+	}
+	gone, err := e.namesGone(first)
+	if err != nil || gone {
+		return nil, err
+	}
+	return first.raw, nil
+}
+
+// isPackageList reports whether records of that type have one element for each
+// package, which they call by its pkgid.
+func isPackageList(kind string) bool {
+	kind, _, _ = strings.Cut(kind, ".") // "susedata.de"
+	return kind == "filelists" || kind == "filelists-ext" || kind == "other" || kind == "susedata"
+}
+
+// isComps reports whether records of that type are groups of packages, in one
+// of the compressions that have a type of their own.
+func isComps(kind string) bool { return kind == "group" || strings.HasPrefix(kind, "group_") }
+
+// write stores what fill writes in the place of the record old and returns its
+// <data>. fill may be called again where it says so by its result.
+func (e *edition) write(old listed, fill func(io.Writer) (again bool, err error)) ([]byte, error) {
+	sum, algo := "sha256", "sha256"
+	if d := old.at.Digests; len(d) > 0 {
+		sum, algo = strings.TrimSpace(old.Checksum.Type), d[0].Algo()
+	}
+	base := path.Base(old.at.Path)
+	unique := digestInName(base) != ""
+	if unique {
+		_, base, _ = strings.Cut(base, "-")
+	}
+	base, suffix := compression(base)
+	if old.Type == "primary" && !isPrimary(base) {
+		base = "primary.xml"
+	}
+	base += suffix
+	var w chantal.Written
+	for again := true; again; {
+		var err error
+		w, err = e.out.Write(suffix, []string{algo}, func(w io.Writer) (err error) {
+			again, err = fill(w)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("write %s: %w", base, err)
+		}
+	}
+	if len(w.Digests) != 1 || len(w.PlainDigests) != 1 {
+		return nil, fmt.Errorf("write %s: its %s is not known", base, algo)
+	}
+	if unique {
+		base = w.Digests[0].Hex() + "-" + base
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "<data type=\"%s\">\n", escape(old.Type))
+	fmt.Fprintf(&b, "    <checksum type=\"%s\">%s</checksum>\n", escape(sum), w.Digests[0].Hex())
+	fmt.Fprintf(&b, "    <open-checksum type=\"%s\">%s</open-checksum>\n", escape(sum), w.PlainDigests[0].Hex())
+	fmt.Fprintf(&b, "    <location href=\"%s\"/>\n", escape(repodata+"/"+url.PathEscape(base)))
+	fmt.Fprintf(&b, "    <timestamp>%d</timestamp>\n    <size>%d</size>\n", e.out.Date().Unix(), w.Size)
+	fmt.Fprintf(&b, "    <open-size>%d</open-size>\n  </data>", w.PlainSize)
+	return b.Bytes(), nil
+}
+
+// compression splits the suffix off a file's name, and returns the one to
+// write. Nothing writes bzip2, and nobody knows what others there may be.
+func compression(base string) (name, suffix string) {
+	ext := path.Ext(base)
+	switch ext {
+	case ".gz", ".xz", ".zst":
+		return strings.TrimSuffix(base, ext), ext
+	case ".xml", ".yaml":
+		return base, ""
+	}
+	if strings.Contains(strings.TrimSuffix(base, ext), ".") {
+		base = strings.TrimSuffix(base, ext)
+	}
+	return base, ".gz"
+}
+
+// publishLone returns the roots of a tree that lists no packages.
+func publishLone(c chantal.Contents) (map[string][]byte, error) {
+	roots := map[string][]byte{}
+	for _, name := range c.Tree().Roots {
+		body := c.Root(name)
+		if body == nil {
+			continue
+		}
+		if base := path.Base(name); base == ".treeinfo" || base == "treeinfo" {
+			body = withoutRepomd(body)
+		}
+		roots[name] = body
+	}
+	return roots, nil
+}
+
+// withoutRepomd returns a .treeinfo without the checksums that it has of
+// repositories below it: what is published has others, and is checked by its
+// own signature.
+func withoutRepomd(treeinfo []byte) []byte {
+	var kept []byte
+	section := ""
+	for line := range bytes.Lines(treeinfo) {
+		text := strings.TrimSpace(string(line))
+		if strings.HasPrefix(text, "[") {
+			section = text
+		}
+		name, _, _ := strings.Cut(text, "=")
+		name = strings.TrimSpace(name)
+		if section == "[checksums]" && path.Base(name) == repomd {
+			continue
+		}
+		kept = append(kept, line...)
+	}
+	return kept
+}
