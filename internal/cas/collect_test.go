@@ -371,9 +371,20 @@ func TestRecordsAreRewrittenAsAWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	older, newer := []string{"0", "1", "2"}, []string{`"new 0"`, `"new 2"`}
+	seen := map[string]bool{}
 	for n := from; n <= appended; n++ {
 		for _, crash := range disktest.Crashes() {
-			got := linesAfter(t, rec, n, crash)
+			left, err := rec.After(n, crash)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Many leave the same, and promise the same.
+			key := fmt.Sprintf("%x %v %v", left.Sum(), n >= done, n == appended && !crash.Torn)
+			if seen[key] {
+				continue
+			}
+			seen[key] = true
+			got := linesOf(t, left)
 			was, is := cmp.Equal(got, older), len(got) >= 2 && cmp.Equal(got[:2], newer)
 			if !was && !is || n >= done && !is || n == appended && !crash.Torn && len(got) != 3 {
 				t.Errorf("after operation %d, %s: the log is %q", n, crash.Name, got)
@@ -382,13 +393,9 @@ func TestRecordsAreRewrittenAsAWhole(t *testing.T) {
 	}
 }
 
-// linesAfter returns the log a as a crash leaves it.
-func linesAfter(t *testing.T, rec *disktest.Recorder, n int, crash disktest.Crash) (lines []string) {
+// linesOf returns the log a as a crash leaves it.
+func linesOf(t *testing.T, left *disktest.Left) (lines []string) {
 	t.Helper()
-	left, err := rec.After(n, crash)
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	if err := left.Restore(dir); err != nil {
 		t.Fatal(err)
@@ -399,7 +406,7 @@ func linesAfter(t *testing.T, rec *disktest.Recorder, n int, crash disktest.Cras
 	}
 	defer s.Close()
 	if err := s.Records("repos/a", func(line []byte) error { lines = append(lines, string(line)); return nil }); err != nil {
-		t.Errorf("after operation %d, %s: %v", n, crash.Name, err)
+		t.Error(err)
 	}
 	return lines
 }

@@ -44,17 +44,20 @@ var (
 
 // Log keeps the records. Appended records are durable when AppendRecord
 // returns, and not there when it fails; Records yields them in order.
+// RewriteRecords replaces a log by what write adds, durably and as a whole,
+// while nothing is appended to it; after an error it may have done so.
 type Log interface {
 	AppendRecord(log string, v any) error
 	Records(log string, yield func(line []byte) error) error
 	RecordLogs() ([]string, error)
+	RewriteRecords(log string, write func(add func(v any) error) error) error
 }
 
 // The buckets. Keys that have several parts are joined with NUL, which no part
 // contains; numbers and times (microseconds) are big-endian, so that keys sort.
 var (
 	bktMeta         = []byte("meta")         // "clock" → time; "sum" → of all other rows, see rows
-	bktApplied      = []byte("applied")      // log → number of its records that are in the database
+	bktApplied      = []byte("applied")      // log → number of its records that are in the database; how often it was rewritten, if it was
 	bktRepos        = []byte("repos")        // repo → Repo
 	bktHeads        = []byte("heads")        // repo, tree → Observation
 	bktObservations = []byte("observations") // repo, tree, time → Observation
@@ -62,9 +65,10 @@ var (
 	bktRoots        = []byte("roots")        // repo, tree, hash of the roots → number
 	bktNames        = []byte("names")        // name → named
 	bktDeleted      = []byte("deleted")      // name → when it was deleted
+	bktForgotten    = []byte("forgotten")    // repo, tree → forgotten
 	bktWants        = []byte("wants")        // repo, tree, path → when it was last asked for
 
-	recorded = [][]byte{bktMeta, bktApplied, bktRepos, bktHeads, bktObservations, bktGenerations, bktRoots, bktNames, bktDeleted}
+	recorded = [][]byte{bktMeta, bktApplied, bktRepos, bktHeads, bktObservations, bktGenerations, bktRoots, bktNames, bktDeleted, bktForgotten}
 
 	keyClock = []byte("clock")
 	keySum   = []byte("sum")
@@ -81,8 +85,9 @@ type Catalog struct {
 	now  func() time.Time
 	disk disk.Disk
 
-	mu     sync.Mutex // from choosing a time to the commit: times become visible in order
-	behind bool       // a record may be in its log and not in the database
+	mu      sync.Mutex // from choosing a time to the commit: times become visible in order
+	behind  bool       // a record may be in its log and not in the database
+	watches map[*Watch]struct{}
 }
 
 // Repo is a repository.
@@ -198,7 +203,9 @@ func (c *Catalog) openDB() (err error) {
 			return db.Update(layOut)
 		})
 	} else if err = open(); err == nil {
-		err = db.View(check)
+		if err = c.extend(db); err == nil {
+			err = db.View(check)
+		}
 	}
 	switch {
 	case err == nil:

@@ -43,6 +43,25 @@ func (l *logs) AppendRecord(log string, v any) error {
 	return nil
 }
 
+func (l *logs) RewriteRecords(log string, write func(func(any) error) error) error {
+	var lines [][]byte
+	err := write(func(v any) error {
+		b, err := json.Marshal(v)
+		lines = append(lines, b)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines[log] = lines
+	if l.afterAppend != nil {
+		l.afterAppend()
+	}
+	return nil
+}
+
 func (l *logs) Records(log string, yield func([]byte) error) error {
 	l.mu.Lock()
 	lines := slices.Clone(l.lines[log])

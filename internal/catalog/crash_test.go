@@ -200,6 +200,45 @@ func (l *workload) derived(key string, n int) {
 	l.must(l.w.store.PutDerived(key, func(w io.Writer) error { _, err := w.Write(bytesOf(3, n)); return err }))
 }
 
+// collect forgets history and removes what nothing names, but for one blob that
+// somebody has begun to use. It ends the facts that are none any more.
+func (l *workload) collect(used []byte) {
+	l.t.Helper()
+	from := l.rec.Len()
+	release := l.w.store.Hold()
+	defer release()
+	_, err := l.w.store.Find("", sha256of(used))
+	l.must(err)
+	forgot, err := l.w.Forget(l.clk.now(), true)
+	l.must(err)
+	c, err := l.w.store.Collect()
+	l.must(err)
+	defer c.End()
+	trees, err := l.w.Trees("debian")
+	l.must(err)
+	for _, tree := range trees {
+		all, err := l.w.Observations("debian", tree)
+		l.must(err)
+		for _, o := range all {
+			g, err := l.w.Generation("debian", tree, o.Generation)
+			l.must(err)
+			c.MarkDigest("debian", g.Roots[0].Digest, cas.Keep)
+		}
+	}
+	victims, err := c.Victims(context.Background(), func(m cas.Mark) bool { return m == 0 })
+	l.must(err)
+	freed, err := c.Sweep(context.Background(), victims, func(f func() error) error { return f() }, false)
+	l.must(err)
+	if forgot.Observations < 3 || freed.Blobs < 4 {
+		l.t.Errorf("%d observations are forgotten and %d blobs freed: that tries little", forgot.Observations, freed.Blobs)
+	}
+	for i, f := range l.facts {
+		if f.holds(l.w) != nil {
+			l.facts[i].until = min(f.until, from)
+		}
+	}
+}
+
 // session is one run of the server from start to end.
 func (l *workload) session(n int) {
 	l.t.Helper()
@@ -235,6 +274,12 @@ func (l *workload) session(n int) {
 	_, err = w.store.Put(cas.Want{Repo: "debian", Path: "pool/strong", Size: -1}, strong) // it is there
 	l.must(err)
 	l.observe("debian", "dists/one", fmt.Sprint("one, A", n)) // as before
+	if n == 2 {
+		tick()
+		l.observe("debian", "dists/two", "two, later")
+		l.collect(weak)
+		l.observe("debian", "dists/two", "two, 1") // it had been forgotten, perhaps
+	}
 	half.Abort(errors.New("the connection broke off"))
 	l.must(w.Close())
 }
@@ -417,6 +462,9 @@ func sound(dir string, w *works) error {
 				}
 			}
 		}
+	}
+	if lost, err := w.store.Lost(); err != nil || len(lost) > 0 {
+		return fmt.Errorf("blobs count as lost: %v, %v", lost, err)
 	}
 	return asRecorded(w)
 }

@@ -97,7 +97,9 @@ func (c *Catalog) generationOf(g chantal.Generation) (known, last int, err error
 		if k, _ := lastBefore(tx.Bucket(bktGenerations).Cursor(), tree, number(1<<63)); k != nil {
 			last = int(binary.BigEndian.Uint64(k[len(tree):]))
 		}
-		return nil
+		f, err := forgottenOf(tx, g.Repo, g.Tree)
+		last = max(last, f.Last)
+		return err
 	})
 	return known, last, err
 }
@@ -124,14 +126,18 @@ func (c *Catalog) Head(repo, tree string) (o chantal.Observation, err error) {
 }
 
 // At returns the newest observation of a tree that was made at t or before;
-// fs.ErrNotExist when there was none yet. Once t is past, or Clock has
-// returned it, the answer never changes.
+// fs.ErrNotExist when there was none yet, a *ForgottenError, which is one, when
+// that is no longer known. Once t is past, or Clock has returned it, the answer
+// never changes but by being forgotten.
 func (c *Catalog) At(repo, tree string, t time.Time) (o chantal.Observation, err error) {
 	prefix := treeKey(repo, tree)
 	err = c.db.View(func(tx *bolt.Tx) error {
 		_, v := lastBefore(tx.Bucket(bktObservations).Cursor(), prefix, micros(t.Add(time.Microsecond)))
 		if v == nil {
-			return fs.ErrNotExist
+			return errors.Join(forgottenAt(tx, repo, tree, t), fs.ErrNotExist)
+		}
+		if err := forgottenAt(tx, repo, tree, t); err != nil {
+			return err
 		}
 		return json.Unmarshal(v, &o)
 	})
@@ -144,20 +150,25 @@ func (c *Catalog) At(repo, tree string, t time.Time) (o chantal.Observation, err
 // Observations returns all observations of a tree, the oldest first; none for
 // a tree that was never seen.
 func (c *Catalog) Observations(repo, tree string) (all []chantal.Observation, err error) {
-	prefix := treeKey(repo, tree)
 	err = c.db.View(func(tx *bolt.Tx) error {
-		cur := tx.Bucket(bktObservations).Cursor()
-		for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cur.Next() {
-			var o chantal.Observation
-			if err := json.Unmarshal(v, &o); err != nil {
-				return err
-			}
-			all = append(all, o)
-		}
-		return nil
+		all, err = observations(tx, repo, tree)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("observations of %s: %w", treeName(repo, tree), err)
+	}
+	return all, nil
+}
+
+func observations(tx *bolt.Tx, repo, tree string) (all []chantal.Observation, err error) {
+	prefix := treeKey(repo, tree)
+	cur := tx.Bucket(bktObservations).Cursor()
+	for k, v := cur.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = cur.Next() {
+		var o chantal.Observation
+		if err := json.Unmarshal(v, &o); err != nil {
+			return nil, err
+		}
+		all = append(all, o)
 	}
 	return all, nil
 }
@@ -166,6 +177,19 @@ func (c *Catalog) Observations(repo, tree string) (all []chantal.Observation, er
 func (c *Catalog) Generation(repo, tree string, n int) (g chantal.Generation, err error) {
 	k := append(treeKey(repo, tree), number(uint64(max(n, 0)))...)
 	err = c.get(bktGenerations, k, &g, fmt.Sprintf("generation %d of %s", n, treeName(repo, tree)))
+	return g, err
+}
+
+// Newest returns the generation of a tree's newest observation, or
+// fs.ErrNotExist.
+func (c *Catalog) Newest(repo, tree string) (g chantal.Generation, err error) {
+	err = c.db.View(func(tx *bolt.Tx) error {
+		var o chantal.Observation
+		if err := get(tx, bktHeads, key(repo, tree), &o, treeName(repo, tree)); err != nil {
+			return err
+		}
+		return get(tx, bktGenerations, append(treeKey(repo, tree), number(uint64(o.Generation))...), &g, treeName(repo, tree))
+	})
 	return g, err
 }
 

@@ -17,6 +17,8 @@ import (
 //	observed  Observation; Generation too, where it is a new one
 //	snapshot  Snapshot; it takes the name from a deleted one, and its editions begin
 //	deleted   Name, At: the snapshot is gone with its editions, the name stays taken
+//	rewritten Times: the first of a log that has been rewritten so often
+//	forgotten Forgotten
 type record struct {
 	Type string `json:"type"`
 	V    int    `json:"v"` // 1
@@ -27,6 +29,8 @@ type record struct {
 	Snapshot    *Snapshot            `json:"snapshot,omitempty"`
 	Name        string               `json:"name,omitempty"`
 	At          time.Time            `json:"at,omitzero"`
+	Times       int                  `json:"times,omitempty"`
+	Forgotten   *forgotten           `json:"forgotten,omitempty"`
 }
 
 const (
@@ -34,6 +38,9 @@ const (
 	typeObserved = "observed"
 	typeSnapshot = "snapshot"
 	typeDeleted  = "deleted"
+
+	typeRewritten = "rewritten"
+	typeForgotten = "forgotten"
 
 	namesLog   = "names"
 	reposPlace = "repos/"
@@ -60,11 +67,15 @@ func (c *Catalog) commit(log string, r record) error {
 	if err := c.log.AppendRecord(log, r); err != nil {
 		return err
 	}
+	for w := range c.watches {
+		w.add(&r)
+	}
 	err := c.update(func(rows *rows) error {
 		if err := rows.apply(r); err != nil {
 			return err
 		}
-		return rows.setApplied(log, rows.applied(log)+1)
+		n, times := rows.applied(log)
+		return rows.setApplied(log, n+1, times)
 	})
 	if err != nil {
 		return fmt.Errorf("writing the catalog: %w", err)
@@ -73,15 +84,25 @@ func (c *Catalog) commit(log string, r record) error {
 	return nil
 }
 
-func (r *rows) applied(log string) uint64 {
-	if b := r.tx.Bucket(bktApplied).Get([]byte(log)); b != nil {
-		return binary.BigEndian.Uint64(b)
+// applied returns how many records of a log are in the database, and how often
+// the log had been rewritten then.
+func (r *rows) applied(log string) (n, times uint64) {
+	b := r.tx.Bucket(bktApplied).Get([]byte(log))
+	if len(b) >= 8 {
+		n = binary.BigEndian.Uint64(b)
 	}
-	return 0
+	if len(b) >= 16 {
+		times = binary.BigEndian.Uint64(b[8:])
+	}
+	return n, times
 }
 
-func (r *rows) setApplied(log string, n uint64) error {
-	return r.put(bktApplied, []byte(log), number(n))
+func (r *rows) setApplied(log string, n, times uint64) error {
+	v := number(n)
+	if times > 0 {
+		v = append(v, number(times)...)
+	}
+	return r.put(bktApplied, []byte(log), v)
 }
 
 // apply puts what r says into the database. It depends on nothing but earlier
@@ -98,6 +119,10 @@ func (rows *rows) apply(r record) error {
 		return rows.applySnapshot(*r.Snapshot)
 	case r.Type == typeDeleted && r.Name != "":
 		return rows.applyDeleted(r.Name, r.At)
+	case r.Type == typeRewritten:
+		return nil // replayLog has seen to it
+	case r.Type == typeForgotten && r.Forgotten != nil:
+		return rows.putJSON(bktForgotten, key(r.Forgotten.Repo, r.Forgotten.Tree), r.Forgotten)
 	}
 	return fmt.Errorf("this Chantal knows no record of type %q", r.Type)
 }
@@ -169,9 +194,25 @@ func (c *Catalog) replay(r *rows) error {
 }
 
 func (c *Catalog) replayLog(rows *rows, log string) error {
-	have, n := rows.applied(log), uint64(0)
+	have, times := rows.applied(log)
+	n := uint64(0)
 	err := c.log.Records(log, func(line []byte) error {
 		n++
+		if n == 1 {
+			again, err := rewrittenTimes(line)
+			if err != nil {
+				return fmt.Errorf("record 1: %w", err)
+			}
+			if again > times {
+				// The process ended between the log and the database.
+				if err := rows.dropRepo(strings.TrimPrefix(log, reposPlace)); err != nil {
+					return err
+				}
+				have, times = 0, again
+			} else if again < times {
+				return lost(log, have, 0)
+			}
+		}
 		if n <= have {
 			return nil
 		}
@@ -192,7 +233,17 @@ func (c *Catalog) replayLog(rows *rows, log string) error {
 	case n == have:
 		return nil
 	}
-	return rows.setApplied(log, n)
+	return rows.setApplied(log, n, times)
+}
+
+// rewrittenTimes returns how often a log has been rewritten, going by its first
+// line.
+func rewrittenTimes(line []byte) (uint64, error) {
+	var r record
+	if err := json.Unmarshal(line, &r); err != nil || r.Type != typeRewritten {
+		return 0, err
+	}
+	return uint64(r.Times), nil
 }
 
 func lost(log string, want, got uint64) error {

@@ -172,6 +172,21 @@ func check(tx *bolt.Tx) error {
 	return nil
 }
 
+// extend makes the buckets that databases of earlier versions lack.
+func (c *Catalog) extend(db *bolt.DB) error {
+	lacks := false
+	err := db.View(func(tx *bolt.Tx) error {
+		lacks = tx.Bucket(bktMeta) != nil && tx.Bucket(bktForgotten) == nil
+		return nil
+	})
+	if err != nil || !lacks {
+		return err
+	}
+	return c.disk.Update(c.path, func() error {
+		return db.Update(func(tx *bolt.Tx) error { _, err := tx.CreateBucket(bktForgotten); return err })
+	})
+}
+
 // layOut makes the buckets of a new database.
 func layOut(tx *bolt.Tx) error {
 	for _, name := range buckets() {

@@ -178,6 +178,9 @@ func (c *Catalog) PutSnapshot(s Snapshot, force bool) error {
 			if f.At.After(latest) {
 				return fmt.Errorf("%s at %s: that is in the future", f.Repo, f.At.UTC().Format(time.RFC3339))
 			}
+			if err := c.remembered(f); err != nil {
+				return err
+			}
 			s.Repos[i].At = f.At.UTC().Truncate(time.Microsecond)
 		}
 		return c.commit(namesLog, record{Type: typeSnapshot, V: 1, Snapshot: &s})
