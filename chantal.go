@@ -284,6 +284,28 @@ type Comparer interface {
 	CompareVersions(a, b string) int
 }
 
+// Advisory is what a repository says of packages beside the files they come in:
+// that an update matters, or that a release had better not be used.
+type Advisory struct {
+	ID       string // "EXAMPLE-2026:17"; of what is Yanked the name of the file
+	Type     string // "security", "bugfix", "enhancement", "newpackage", or Yanked
+	Severity string
+	Title    string // in one line; of what is Yanked the reason
+	CVEs     []string
+	Packages []Package // name, version and architecture of each
+}
+
+// Yanked is the Type of an Advisory that takes a file back (PEP 592).
+const Yanked = "yanked"
+
+// Advisor is the optional ability of a Format, found by type assertion, to read
+// what generations say of packages.
+type Advisor interface {
+	// Advisories yields them in no order. The error is a fs.ErrNotExist where
+	// the index that has them is not stored.
+	Advisories(c Contents) iter.Seq2[Advisory, error]
+}
+
 // Contents is a generation to read from: its roots, and what they lead to.
 type Contents interface {
 	Tree() Tree

@@ -194,15 +194,11 @@ func (l *lines) from(off int64) iter.Seq2[string, error] {
 // its size and its kind. The bytes are valid until the next one.
 func (l *lines) each() iter.Seq2[brief, error] {
 	return func(yield func(brief, error) bool) {
-		r := bufio.NewReaderSize(io.NewSectionReader(l, 0, l.size), 256<<10)
-		for {
-			line, err := r.ReadSlice('\n')
-			if err == io.EOF {
-				return
-			}
+		for r := l.reader(); r.next(); {
 			var b brief
+			err := r.err
 			if err == nil {
-				_, rest, _ := bytes.Cut(line, tab)
+				_, rest, _ := bytes.Cut(r.line, tab)
 				digests, rest, _ := bytes.Cut(rest, tab)
 				size, rest, _ := bytes.Cut(rest, tab)
 				b.digests = digests
@@ -216,6 +212,34 @@ func (l *lines) each() iter.Seq2[brief, error] {
 			}
 		}
 	}
+}
+
+// lineReader reads the lines of a derived file in their order.
+type lineReader struct {
+	r    *bufio.Reader
+	line []byte // with its end; valid until next is called
+	err  error  // why there is no line
+}
+
+func (l *lines) reader() *lineReader {
+	return &lineReader{r: bufio.NewReaderSize(io.NewSectionReader(l, 0, l.size), 256<<10)}
+}
+
+// next reports whether there is a line, or an error, after the present one.
+func (r *lineReader) next() bool {
+	if r.err != nil {
+		return false
+	}
+	r.line, r.err = r.r.ReadSlice('\n')
+	return r.err != io.EOF
+}
+
+// failed returns why there is no line, but for the end.
+func (r *lineReader) failed() error {
+	if r.err == io.EOF {
+		return nil
+	}
+	return r.err
 }
 
 // brief is a promise reduced to what is counted.

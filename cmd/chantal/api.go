@@ -28,13 +28,18 @@ func problemOf(err error) problem {
 }
 
 // event is one line of the answer to a request that takes time: any number of
-// progress lines, then a snapshot, a report or an error.
+// lines or steps of progress, then a snapshot, a report or an error.
 type event struct {
 	Progress string          `json:"progress,omitempty"`
+	Step     *syncStep       `json:"step,omitempty"`
+	Sync     *syncReport     `json:"sync,omitempty"`
 	Snapshot *snapshotReport `json:"snapshot,omitempty"`
 	Verify   *verifyReport   `json:"verify,omitempty"`
 	Error    *problem        `json:"error,omitempty"`
 }
+
+// isResult reports an event that is the last one, and no error.
+func (e *event) isResult() bool { return e.Snapshot != nil || e.Verify != nil || e.Sync != nil }
 
 // apiHandler serves /-/api/v1. Unless writable it changes nothing: what
 // changes anything goes through the socket, which only its owner can open.
@@ -67,6 +72,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		})
 	case what == "verify":
 		a.verify(w, r)
+	case what == "sync":
+		a.sync(w, r)
 	case r.Method == http.MethodPost:
 		a.create(w, r)
 	default:
@@ -79,7 +86,7 @@ func changes(method, what, name string) bool {
 	switch what {
 	case "snapshots":
 		return method == http.MethodPost || method == http.MethodDelete
-	case "verify":
+	case "verify", "sync":
 		return method == http.MethodPost && name == ""
 	}
 	return false
@@ -104,13 +111,15 @@ func (a *api) read(ctx context.Context, r *http.Request, what, name string) (any
 			return list(a.backend.Status(ctx, query["repo"]))
 		case "explain":
 			return a.backend.Explain(ctx, query.Get("url"))
+		case "diff":
+			return a.backend.Diff(ctx, diffRequest{query.Get("a"), query.Get("b"), query["repo"]})
 		case "ca":
 			return a.backend.CA(ctx)
 		}
 	}
 	return nil, &failure{
 		Status: http.StatusNotFound, Message: "nothing is at " + r.URL.Path,
-		Next: "there are server, repos, generations, snapshots, snapshots/NAME, status, explain and ca below " + apiPrefix,
+		Next: "there are server, repos, generations, snapshots, snapshots/NAME, status, diff, explain and ca below " + apiPrefix,
 	}
 }
 
@@ -140,6 +149,16 @@ func (a *api) verify(w http.ResponseWriter, r *http.Request) {
 	stream := &eventStream{w: w}
 	report, err := a.backend.Verify(r.Context(), request, stream.progress)
 	stream.end(event{Verify: &report}, err)
+}
+
+func (a *api) sync(w http.ResponseWriter, r *http.Request) {
+	var request syncRequest
+	if !decode(w, r, &request, "a sync", `{"repos": […], "dry_run": …, "metadata_only": …}`) {
+		return
+	}
+	stream := &eventStream{w: w}
+	report, err := a.backend.Sync(r.Context(), request, func(step syncStep) { stream.send(event{Step: &step}) })
+	stream.end(event{Sync: &report}, err)
 }
 
 // decode reads the body of a request for what, which has to look like form. It

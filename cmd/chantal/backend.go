@@ -31,6 +31,12 @@ type backend interface {
 	// Verify reads what is stored again. What is wrong is in the report, not in
 	// the error. progress is called as for CreateSnapshot.
 	Verify(ctx context.Context, r verifyRequest, progress func(line string)) (verifyReport, error)
+	// Diff compares two refs, going by what is stored. It writes nothing and
+	// fetches nothing.
+	Diff(ctx context.Context, q diffRequest) (diffReport, error)
+	// Sync fills repositories. What cannot be had is in the report, not in the
+	// error. steps is called as progress is for CreateSnapshot.
+	Sync(ctx context.Context, r syncRequest, steps func(syncStep)) (syncReport, error)
 	Explain(ctx context.Context, url string) (explanation, error)
 	CA(ctx context.Context) (authority, error)
 }
@@ -113,6 +119,8 @@ type (
 		Known       int       `json:"known"`  // artifacts that metadata names
 		Bytes       int64     `json:"bytes"`
 		Errors      []string  `json:"errors"`
+
+		Sync *syncStatus `json:"sync,omitempty"` // nil where none was made, and none is to be
 	}
 
 	createRequest struct {
@@ -212,4 +220,12 @@ func asFailure(err error) *failure {
 		done.Status = http.StatusInternalServerError
 	}
 	return &done
+}
+
+// syncStatus is how a repository's syncs are doing.
+type syncStatus struct {
+	Underway time.Time   `json:"underway,omitzero"` // since when one is under way
+	Last     *syncResult `json:"last,omitempty"`    // how the last one ended
+	Success  time.Time   `json:"success,omitzero"`  // when the last one that left nothing undone ended
+	Next     time.Time   `json:"next,omitzero"`     // when serve begins the next one
 }

@@ -34,7 +34,8 @@ func commands(a app) *cli.App {
 		Flags:                     globalFlags(),
 		Commands: []*cli.Command{
 			serveCommand(do, a.serve), initCommand(do), configCommand(do), listCommand(do), statusCommand(do),
-			snapshotCommand(do), verifyCommand(do), clientCommand(do), caCommand(do), explainCommand(do), versionCommand(do),
+			syncCommand(do), snapshotCommand(do), diffCommand(do), verifyCommand(do), clientCommand(do), caCommand(do), explainCommand(do),
+			versionCommand(do),
 		},
 	}
 	for _, c := range tree.Commands {

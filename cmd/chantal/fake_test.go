@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chantal/internal/keep"
+	"chantal/mirror"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -21,6 +22,7 @@ type shelf struct {
 	snapshots map[string]snapshotReport
 	created   createRequest // the last request
 	asked     []string      // what Status was asked for
+	synced    syncRequest   // the last one
 	entered   chan struct{} // closed when a snapshot that is never made is begun
 	left      chan struct{} // closed when that was given up
 }
@@ -123,6 +125,28 @@ func (s *shelf) DeleteSnapshots(ctx context.Context, names []string) error {
 	return nil
 }
 
+func (s *shelf) Diff(_ context.Context, q diffRequest) (diffReport, error) {
+	r := diffReport{A: q.A, B: q.B, Added: []diffPackage{}, Removed: []diffPackage{}, Changed: []diffChange{}}
+	place := func(name string) diffPlace { return diffPlace{"debian", "dists/bookworm", name} }
+	switch q.B {
+	case "live":
+	case "day2":
+		r.Changed = []diffChange{{place("hello"), "amd64", "1.9", "1.10", mirror.Upgrade}, {place("bytes"), "all", "1", "1", mirror.Rebuild}}
+		r.Added = []diffPackage{{place("new\x1b"), "3", "all", ""}}
+		r.Removed = []diffPackage{{place("gone"), "2", "all", ""}}
+		r.Advisories = []diffAdvisory{{Repo: "debian", ID: "E-1", Type: "security", CVEs: []string{"CVE-2026-1"}, Title: "About hello"}}
+		r.Yanked = []diffYank{{place("six"), "1", "six-1.whl", "broken"}}
+	case "apart":
+		r.NotCompared = []diffUncompared{
+			{Repo: "epel", Missing: []string{"b"}},
+			{Repo: "debian", Tree: "dists/x", Index: "dists/x/main/Packages", Missing: []string{"a", "b"}},
+		}
+	default:
+		return r, &failure{Status: http.StatusNotFound, Message: "no ref " + q.B, Next: "see chantal snapshot list"}
+	}
+	return r, nil
+}
+
 func (s *shelf) Verify(_ context.Context, r verifyRequest, progress func(string)) (verifyReport, error) {
 	progress("reading 1 of 2 blobs")
 	report := verifyReport{Rebuilt: r.Rebuild, Report: keep.Report{
@@ -146,6 +170,35 @@ func (s *shelf) Verify(_ context.Context, r verifyRequest, progress func(string)
 		default:
 			return report, &failure{Status: http.StatusNotFound, Message: "no ref " + ref, Next: "see chantal snapshot list"}
 		}
+	}
+	return report, nil
+}
+
+func (s *shelf) Sync(ctx context.Context, r syncRequest, steps func(syncStep)) (syncReport, error) {
+	s.synced = r
+	report := syncReport{DryRun: r.DryRun, MetadataOnly: r.MetadataOnly, Repos: []syncResult{}, Failures: []mirror.SyncFailure{}, OK: true}
+	for _, name := range r.Repos {
+		steps(syncStep{Event: stepBegun, Time: noon, Repo: name})
+		steps(syncStep{Event: stepProgress, Time: noon, Repo: name, Files: 3, Lacking: 2})
+		result := syncResult{
+			SyncReport:  mirror.SyncReport{Repo: name, Started: noon, Seconds: 1.5, Trees: 1, Files: 3, Bytes: 3 << 10, Lacking: 2, LackingBytes: 2 << 10, Fetched: 2, FetchedBytes: 2 << 10},
+			Generations: []syncTree{{"dists/bookworm", 2}},
+		}
+		switch name {
+		case "never":
+			close(s.entered)
+			<-ctx.Done()
+			close(s.left)
+			return report, ctx.Err()
+		case "torn":
+			result.Fetched, result.Failed = 1, 1
+			result.Failures = []mirror.SyncFailure{{Repo: name, Tree: "dists/bookworm", Path: "pool/x.deb", URL: "http://mirror.example.org/pool/x.deb", Reason: "upstream answered\n404"}}
+		case "wrong":
+			result.Error = "syncing wrong: no such suite"
+		}
+		report.OK = report.OK && result.good()
+		steps(syncStep{Event: stepDone, Time: noon, Repo: name, Result: &result})
+		report.add(result)
 	}
 	return report, nil
 }

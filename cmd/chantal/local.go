@@ -129,6 +129,7 @@ func (l *local) Status(ctx context.Context, names []string) ([]statusRow, error)
 		row := statusRow{
 			Repo: r.Name, Type: r.Type, LastRefresh: s.Refreshed, Tree: s.Newest.Tree, Generation: s.Newest.Generation, Observed: s.Newest.Observed,
 			Cached: s.Cached, Known: s.Known, Bytes: s.Bytes, Errors: append([]string{}, s.Errors...),
+			Sync: l.syncStatus(r.Name),
 		}
 		if s.Asked {
 			row.Reachable = &s.Reachable

@@ -69,7 +69,11 @@ func run(ctx context.Context, args []string, a app) int {
 		return 0
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		fmt.Fprintln(a.stderr, "chantal: interrupted")
+		f := &failure{}
+		if !errors.As(err, &f) || f.Message != interruption {
+			f = &failure{Message: interruption}
+		}
+		fmt.Fprintln(a.stderr, "chantal: "+f.Error())
 		return 130
 	}
 	var silent *exitOnly
@@ -86,6 +90,9 @@ func run(ctx context.Context, args []string, a app) int {
 	fmt.Fprintln(a.stderr, "chantal: "+oneLine(f.Error()))
 	return f.Exit
 }
+
+// interruption is the message of what ends because its user wants it to.
+const interruption = "interrupted"
 
 // exitOnly ends the process with a code after everything has been said.
 type exitOnly struct{ code int }

@@ -58,6 +58,8 @@ type node struct {
 	offline bool
 	keeper  *keep.Keeper
 	scrub   atomic.Pointer[keep.Scrub] // nil where nothing is read in the background
+	syncs   *syncs
+	rhythm  atomic.Pointer[rhythm] // nil where none begins by itself
 }
 
 // openNode locks the data directory and opens what is in it.
@@ -101,6 +103,8 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 		Store: n.store, Catalog: n.catalog, Source: source, Formats: formats(),
 		Now: time.Now, Log: env.log, Offline: n.offline, Allows: httpcache.Fresh, History: cfg.History, Parallel: cfg.Download.Parallel,
 	})
+	n.syncs = newSyncs(n.fill, n.store, env.log)
+	n.metrics.Registry().MustRegister(syncMetrics{n.syncs})
 	n.keeper = &keep.Keeper{Store: n.store, Catalog: n.catalog, Promises: n.mirror}
 	n.names = snapshot.New(n.catalog, n.mirror, time.Now)
 	n.cache = httpcache.New(n.store, source, time.Now, env.log)
@@ -302,6 +306,9 @@ func (n *node) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var errs []error
+	if n.syncs != nil {
+		n.syncs.close()
+	}
 	if n.connect != nil {
 		errs = append(errs, n.connect.Shutdown(ctx))
 	}

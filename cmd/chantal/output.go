@@ -51,6 +51,7 @@ func (env *environment) hint(format string, args ...any) {
 type table struct {
 	header []string
 	rows   [][]string
+	colors map[int]string // of rows, by number
 }
 
 func (t *table) add(cells ...string) {
@@ -100,17 +101,22 @@ func (env *environment) printTable(t table) error {
 		return strings.TrimRight(l.String(), " ")
 	}
 	b.WriteString(env.paint(bold, line(head)) + "\n")
-	for _, row := range t.rows {
-		b.WriteString(line(row) + "\n")
+	for i, row := range t.rows {
+		text := line(row)
+		if color := t.colors[i]; color != "" {
+			text = env.paint(color, text)
+		}
+		b.WriteString(text + "\n")
 	}
 	return env.print(b.String())
 }
 
 // The colours used, as SGR parameters (ECMA-48).
 const (
-	bold  = "1"
-	red   = "31"
-	green = "32"
+	bold   = "1"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
 )
 
 func (env *environment) paint(color, text string) string {

@@ -148,9 +148,30 @@ func (r *remote) Verify(ctx context.Context, q verifyRequest, progress func(stri
 	return *last.Verify, nil
 }
 
-// follow sends a request that takes time and returns the last event of the
-// answer, which is a result.
+func (r *remote) Sync(ctx context.Context, q syncRequest, steps func(syncStep)) (syncReport, error) {
+	last, err := r.events(ctx, "sync", q, func(e event) {
+		if e.Step != nil {
+			steps(*e.Step)
+		}
+	})
+	if err != nil || last.Sync == nil {
+		return syncReport{}, err
+	}
+	return *last.Sync, nil
+}
+
+// follow is events for requests of which the progress is single lines.
 func (r *remote) follow(ctx context.Context, path string, request any, progress func(string)) (event, error) {
+	return r.events(ctx, path, request, func(e event) {
+		if progress != nil && e.Progress != "" {
+			progress(e.Progress)
+		}
+	})
+}
+
+// events sends a request that takes time and returns the last event of the
+// answer, which is a result; each is called with those before it.
+func (r *remote) events(ctx context.Context, path string, request any, each func(event)) (event, error) {
 	body, err := marshal(request)
 	if err != nil {
 		return event{}, err
@@ -171,19 +192,22 @@ func (r *remote) follow(ctx context.Context, path string, request any, progress 
 			}
 		}
 		switch {
-		case e.Snapshot != nil || e.Verify != nil:
+		case e.isResult():
 			return e, nil
 		case e.Error != nil:
 			return event{}, e.Error.failure()
-		case progress != nil && e.Progress != "":
-			progress(e.Progress)
 		}
+		each(e)
 	}
 }
 
 func (r *remote) DeleteSnapshots(ctx context.Context, names []string) error {
 	_, err := ask[deleted](ctx, r, http.MethodDelete, "snapshots", url.Values{"name": names})
 	return err
+}
+
+func (r *remote) Diff(ctx context.Context, q diffRequest) (diffReport, error) {
+	return ask[diffReport](ctx, r, http.MethodGet, "diff", url.Values{"a": {q.A}, "b": {q.B}, "repo": q.Repos})
 }
 
 func (r *remote) Explain(ctx context.Context, u string) (explanation, error) {

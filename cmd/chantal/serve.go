@@ -45,8 +45,9 @@ func serve(ctx context.Context, env *environment, o serveOptions) error {
 	err = s.listen()
 	if err == nil {
 		s.announce()
-		endScrub := s.startScrub(ctx)
+		endScrub, endSyncs := s.startScrub(ctx), s.startSyncs(ctx)
 		err = s.wait(ctx)
+		endSyncs()
 		endScrub()
 	}
 	return errors.Join(err, s.shutdown(), n.Close())
@@ -189,6 +190,9 @@ func (s *server) reload() {
 	if cfg.Listen != old.Listen || !slices.Equal(cfg.Listeners, old.Listeners) || cfg.Data != old.Data || cfg.History != old.History ||
 		cfg.Forward.Intercept != old.Forward.Intercept || !reflect.DeepEqual(fixed(cfg.Egress), fixed(old.Egress)) || !reflect.DeepEqual(cfg.Download, old.Download) || cfg.Scrub != old.Scrub {
 		s.log.Warn("listen, listeners, data, history, egress but for netrc, download, scrub and forward.intercept take effect at the next start")
+	}
+	if r := s.rhythm.Load(); r != nil {
+		r.reset()
 	}
 	s.log.Info("configuration read again", "file", cfg.File)
 }

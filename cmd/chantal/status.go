@@ -29,6 +29,9 @@ func statusCommand(do func(action) cli.ActionFunc) *cli.Command {
 			if err := env.printStatus(rows); err != nil {
 				return err
 			}
+			if err := env.printSyncs(rows); err != nil {
+				return err
+			}
 			server, err := b.Server(c.Context)
 			if err != nil {
 				return err

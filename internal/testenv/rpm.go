@@ -14,8 +14,9 @@ import (
 // RPM is a repository with repodata/. Not safe for concurrent use; what
 // Publish returned is never changed.
 type RPM struct {
-	Key    *Key // nil for no repomd.xml.asc
-	Simple bool // "primary.xml.gz", not "HASH-primary.xml.gz"
+	Key     *Key   // nil for no repomd.xml.asc
+	Simple  bool   // "primary.xml.gz", not "HASH-primary.xml.gz"
+	Updates string // what updateinfo has in its <updates>; empty for no updateinfo
 
 	date     time.Time
 	packages map[string]rpmPackage // by path
@@ -72,10 +73,15 @@ func (r *RPM) Publish() (Files, error) {
 	repomd.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n")
 	repomd.WriteString(`<repomd xmlns="http://linux.duke.edu/metadata/repo" xmlns:rpm="http://linux.duke.edu/metadata/rpm">` + "\n")
 	fmt.Fprintf(&repomd, "  <revision>%d</revision>\n", r.date.Unix())
-	for _, record := range []struct {
+	type record struct {
 		name    string
 		content []byte
-	}{{"primary", r.primary()}, {"filelists", r.filelists()}, {"other", r.other()}} {
+	}
+	records := []record{{"primary", r.primary()}, {"filelists", r.filelists()}, {"other", r.other()}}
+	if r.Updates != "" {
+		records = append(records, record{"updateinfo", []byte("<updates>" + r.Updates + "</updates>\n")})
+	}
+	for _, record := range records {
 		packed, err := gzipped(record.content)
 		if err != nil {
 			return nil, fmt.Errorf("publish %s: %w", record.name, err)
