@@ -182,6 +182,7 @@ func (s *shelf) Sync(ctx context.Context, r syncRequest, steps func(syncStep)) (
 		steps(syncStep{Event: stepProgress, Time: noon, Repo: name, Files: 3, Lacking: 2})
 		result := syncResult{
 			SyncReport:  mirror.SyncReport{Repo: name, Started: noon, Seconds: 1.5, Trees: 1, Files: 3, Bytes: 3 << 10, Lacking: 2, LackingBytes: 2 << 10, Fetched: 2, FetchedBytes: 2 << 10},
+			Artifacts:   2,
 			Generations: []syncTree{{"dists/bookworm", 2}},
 		}
 		switch name {
@@ -191,7 +192,7 @@ func (s *shelf) Sync(ctx context.Context, r syncRequest, steps func(syncStep)) (
 			close(s.left)
 			return report, ctx.Err()
 		case "torn":
-			result.Fetched, result.Failed = 1, 1
+			result.Fetched, result.Artifacts, result.Failed = 1, 1, 1
 			result.Failures = []mirror.SyncFailure{{Repo: name, Tree: "dists/bookworm", Path: "pool/x.deb", URL: "http://mirror.example.org/pool/x.deb", Reason: "upstream answered\n404"}}
 		case "wrong":
 			result.Error = "syncing wrong: no such suite"

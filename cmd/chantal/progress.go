@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -70,7 +73,7 @@ func outcome(r *syncResult) string {
 	if r.DryRun {
 		text += fmt.Sprintf("%d to fetch, %s", r.Lacking, size(r.LackingBytes))
 	} else {
-		text += fmt.Sprintf("%d fetched, %s", r.Fetched, size(r.FetchedBytes))
+		text += fmt.Sprintf("%d fetched, %s", r.Artifacts, size(r.FetchedBytes))
 	}
 	if r.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", r.Failed)
@@ -90,11 +93,12 @@ type barView struct {
 	bars  *mpb.Progress
 	whole *bar
 	files map[string]*bar // by path
+	made  int             // bars so far: later ones stand below
 }
 
 const (
-	barWidth = 24
-	nameWide = 32 // characters before a bar
+	barWidth = 16
+	nameWide = 26 // characters before a bar: with what stands behind it, 80 hold it all
 	maxFiles = 8  // that have a bar
 	// unhurried is after which time a file gets its bar: those that come and go
 	// with small files tell nobody anything.
@@ -102,14 +106,13 @@ const (
 )
 
 func newBarView(to io.Writer) *barView {
-	return &barView{bars: mpb.New(mpb.WithOutput(to), mpb.WithWidth(barWidth)), files: map[string]*bar{}}
+	return &barView{bars: mpb.New(mpb.WithOutput(to), mpb.ForceAutoRefresh()), files: map[string]*bar{}}
 }
 
 func (v *barView) step(s syncStep) {
 	switch s.Event {
 	case stepBegun:
-		v.whole = v.newBar(s.Repo, s.Time, 0)
-		v.whole.set(0, 0, "reading metadata", s.Time)
+		v.whole = v.newBar(s.Repo, s.Time)
 	case stepProgress:
 		v.progress(s)
 	case stepFailed:
@@ -121,16 +124,16 @@ func (v *barView) step(s syncStep) {
 
 func (v *barView) progress(s syncStep) {
 	if v.whole == nil { // who comes later finds it begun
-		v.whole = v.newBar(s.Repo, s.Time, 0)
+		v.whole = v.newBar(s.Repo, s.Time)
 	}
-	text := "reading metadata"
-	if s.Files > 0 {
-		text = fmt.Sprintf("%d/%d files", s.Fetched, s.Lacking)
+	label := s.Repo
+	switch {
+	case s.Files > 0:
+		label += fmt.Sprintf(" %d/%d", s.Fetched, s.Lacking)
+	case s.Trees > 1:
+		label += fmt.Sprintf(" tree %d/%d", s.TreesDone, s.Trees)
 	}
-	if s.Trees > 1 {
-		text += fmt.Sprintf(", %d/%d trees", s.TreesDone, s.Trees)
-	}
-	v.whole.set(s.FetchedBytes, s.LackingBytes, text, s.Time)
+	v.whole.set(label, s.FetchedBytes, s.LackingBytes, s.Time)
 	active := map[string]bool{}
 	for _, f := range s.Active {
 		active[f.Path] = true
@@ -139,10 +142,10 @@ func (v *barView) progress(s syncStep) {
 			continue
 		}
 		if b == nil {
-			b = v.newBar("  "+path.Base(f.Path), f.Since, 1)
+			b = v.newBar("", f.Since)
 			v.files[f.Path] = b
 		}
-		b.set(f.Done, max(f.Size, 0), "", s.Time)
+		b.set("  "+path.Base(f.Path), f.Done, max(f.Size, 0), s.Time)
 	}
 	for path, b := range v.files {
 		if !active[path] {
@@ -172,40 +175,91 @@ func (v *barView) close() {
 	v.bars.Wait()
 }
 
-// bar is a bar with a text behind it.
+// bar is a bar with texts before and behind it.
 type bar struct {
 	*mpb.Bar
-	text atomic.Pointer[string] // read by the goroutine that draws
-	at   time.Time              // of the last set
+	texts atomic.Pointer[[2]string] // read by the goroutine that draws
+	rate  rate
 }
 
-func (v *barView) newBar(name string, at time.Time, priority int) *bar {
-	b := &bar{at: at}
-	b.text.Store(new(string))
-	b.Bar = v.bars.AddBar(0,
-		mpb.BarPriority(priority),
-		mpb.PrependDecorators(decor.Name(shorten(printable(name), nameWide), decor.WC{W: nameWide, C: decor.DindentRight})),
-		mpb.AppendDecorators(
-			decor.CountersKibiByte("% .1f/% .1f", decor.WC{W: 20}),
-			decor.EwmaSpeed(decor.SizeB1024(0), "% .1f", 30, decor.WC{W: 13}),
-			decor.EwmaETA(decor.ET_STYLE_GO, 30, decor.WC{W: 8}),
-			decor.Any(func(decor.Statistics) string {
-				if text := *b.text.Load(); text != "" {
-					return "  " + text
-				}
-				return ""
-			}),
-		),
-	)
+func (v *barView) newBar(name string, at time.Time) *bar {
+	b := &bar{rate: rate{at: at}}
+	b.texts.Store(&[2]string{label(name), ""})
+	side := func(i int) decor.Decorator {
+		return decor.Any(func(decor.Statistics) string { return b.texts.Load()[i] })
+	}
+	b.Bar = v.bars.AddBar(0, mpb.BarPriority(v.made), mpb.BarWidth(barWidth), mpb.PrependDecorators(side(0)), mpb.AppendDecorators(side(1)))
+	v.made++
 	return b
 }
 
-// set moves the bar to done of all bytes.
-func (b *bar) set(done, all int64, text string, at time.Time) {
-	b.text.Store(&text)
+// set moves the bar to done of all bytes; all is 0 where that is not known.
+func (b *bar) set(name string, done, all int64, at time.Time) {
+	b.rate.see(done, at)
+	b.texts.Store(&[2]string{
+		label(name), strings.TrimRight(fmt.Sprintf("%19s %10s %6s", counted(done, all), b.rate.text(), b.rate.left(done, all)), " "),
+	})
 	b.SetTotal(all, false)
-	b.EwmaSetCurrent(done, at.Sub(b.at))
-	b.at = at
+	b.SetCurrent(done)
+}
+
+func label(name string) string {
+	name = shorten(printable(name), nameWide)
+	return name + strings.Repeat(" ", nameWide-utf8.RuneCountInString(name)+1)
+}
+
+func counted(done, all int64) string {
+	switch {
+	case all > 0:
+		return size(done) + " of " + size(all)
+	case done > 0:
+		return size(done)
+	}
+	return ""
+}
+
+// rate is how fast something comes in, with the last seconds counting most.
+type rate struct {
+	at     time.Time // of the last look
+	bytes  int64     // by then
+	second float64   // bytes in each
+}
+
+// halfLife is after how long what was counts half.
+const halfLife = 3 * time.Second
+
+func (r *rate) see(bytes int64, at time.Time) {
+	passed := at.Sub(r.at).Seconds()
+	if passed <= 0 {
+		return
+	}
+	now := float64(max(bytes-r.bytes, 0)) / passed
+	if r.second == 0 {
+		r.second = now
+	} else {
+		weight := math.Exp2(-passed / halfLife.Seconds())
+		r.second = weight*r.second + (1-weight)*now
+	}
+	r.at, r.bytes = at, bytes
+}
+
+func (r *rate) text() string {
+	if r.second < 1 {
+		return ""
+	}
+	return size(int64(r.second)) + "/s"
+}
+
+// left is how long the rest of all bytes will take.
+func (r *rate) left(done, all int64) string {
+	if r.second < 1 || all <= done {
+		return ""
+	}
+	seconds := float64(all-done) / r.second
+	if seconds > 100*3600 {
+		return ""
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
 }
 
 // shorten keeps beginning and end of a name that is longer than n characters:

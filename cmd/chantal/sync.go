@@ -280,7 +280,7 @@ func (env *environment) printSyncTable(r syncReport) error {
 	}
 	t := table{header: []string{"REPO", " TREES", " UNCHANGED", " FILES", lacking, bytes, " FAILED", " TIME"}}
 	for _, s := range r.Repos {
-		n, b := s.Fetched, s.FetchedBytes
+		n, b := s.Artifacts, s.FetchedBytes
 		if r.DryRun {
 			n, b = s.Lacking, s.LackingBytes
 		}

@@ -50,6 +50,7 @@ type syncEnd struct {
 // syncResult is how the sync of one repository ended.
 type syncResult struct {
 	mirror.SyncReport
+	Artifacts   int        `json:"fetched_artifacts"`     // those of Fetched that are no metadata
 	Generations []syncTree `json:"generations,omitempty"` // what its trees are at now; not of more than maxTrees
 	Error       string     `json:"error,omitempty"`       // why it was given up; empty where it came to its end
 	Interrupted bool       `json:"interrupted,omitempty"`
@@ -183,6 +184,9 @@ func (s *syncs) work(ctx context.Context, r *syncRun) {
 	defer r.cancel(nil)
 	r.tell(syncStep{Event: stepBegun, Time: r.began, Repo: r.request.Repo})
 	result, err := s.fill(ctx, r.request, r.event)
+	r.mu.Lock()
+	result.Artifacts = r.count.step.Fetched
+	r.mu.Unlock()
 	switch {
 	case err != nil && ctx.Err() != nil:
 		result.Error, result.Interrupted = "interrupted", true
