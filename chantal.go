@@ -403,7 +403,9 @@ type Publisher interface {
 // Keep decides whether an artifact is held. source counts the sources from 0.
 // field returns what the metadata says of it beside the promise, by a name of
 // the format's own in lower case ("maintainer", "depends", "license",
-// "requires-python"); "" where it says nothing. Both are valid during the call.
+// "requires-python"); "" where it says nothing. "component" and "source", the
+// name of the source package, are what apt and rpm call so. Both are valid
+// during the call. Keep may be called concurrently.
 //
 // Of a tree whose root lists the repository's other trees (Selector.Catalog)
 // Keep is asked for these: p has the Kind Root and the Path of a tree's main
@@ -414,8 +416,9 @@ type Keep func(source int, p *Promise, field func(name string) string) (bool, er
 // Publication takes what a Publisher writes.
 type Publication interface {
 	// Write stores an index, compressed as suffix says (".gz", ".xz", ".zst",
-	// "" for not at all); fill writes it plain. algos are the digest algorithms
-	// that are wanted of both forms.
+	// "" for not at all); fill writes it plain, and may call Write in turn. The
+	// same content gives the same bytes. algos are the digest algorithms that
+	// are wanted of both forms. Write may be called concurrently.
 	Write(suffix string, algos []string, fill func(io.Writer) error) (Written, error)
 	Signer
 	// Date is what the roots are to say of their age; whole seconds.

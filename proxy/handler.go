@@ -29,7 +29,8 @@ type Options struct {
 	Pass    http.RoundTripper // for what passes unchanged inside an intercepted connection; its dialer must be the checked one
 	API     http.Handler      // below /-/api/v1/
 	Metrics *Metrics
-	CA      []byte // certificate of the own CA in PEM; nil where there is none
+	CA      []byte                                     // certificate of the own CA in PEM; nil where there is none
+	Key     func() (armored, binary []byte, err error) // the public key that roots made here are signed with
 
 	Clients    []netip.Prefix // who may use the server
 	Discover   bool           // recognise repositories that are not configured

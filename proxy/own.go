@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -28,10 +29,19 @@ func (h *Handler) ownPage(r *http.Request, rest string) (*target, error) {
 			return nil, &statusError{http.StatusNotFound, "the API is below /-/api/v1/"}
 		}
 		page = h.API
-	case "ui", "key.asc":
+	case "key.asc", "key.gpg":
+		armored, binary, err := h.Key()
+		if err != nil {
+			return nil, fmt.Errorf("the signing key: %w", err)
+		}
+		page = text(string(armored), "application/pgp-keys")
+		if name == "key.gpg" {
+			page = text(string(binary), "application/octet-stream")
+		}
+	case "ui":
 		return nil, &statusError{http.StatusNotImplemented, "/-/" + name + " is not in this version"}
 	default:
-		return nil, &statusError{http.StatusNotFound, "/-/" + rest + " is none of /-/healthz, /-/readyz, /-/metrics, /-/ca.pem, /-/api/v1/"}
+		return nil, &statusError{http.StatusNotFound, "/-/" + rest + " is none of /-/healthz, /-/readyz, /-/metrics, /-/ca.pem, /-/key.asc, /-/api/v1/"}
 	}
 	if name != "healthz" && name != "readyz" && !h.ownHost(r.Host) {
 		return nil, &statusError{http.StatusForbidden, "the Host header names " + r.Host + ", which is not this server: pages in a browser could reach it by such a name"}

@@ -72,6 +72,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		})
 	case what == "verify":
 		a.verify(w, r)
+	case what == "editions":
+		a.publish(w, r)
 	case what == "sync":
 		a.sync(w, r)
 	case r.Method == http.MethodPost:
@@ -86,7 +88,7 @@ func changes(method, what, name string) bool {
 	switch what {
 	case "snapshots":
 		return method == http.MethodPost || method == http.MethodDelete
-	case "verify", "sync":
+	case "verify", "sync", "editions":
 		return method == http.MethodPost && name == ""
 	}
 	return false

@@ -26,6 +26,9 @@ type backend interface {
 	// CreateSnapshot freezes. progress is called with single lines for people
 	// while that takes time, never concurrently and never after the return.
 	CreateSnapshot(ctx context.Context, r createRequest, progress func(line string)) (snapshotReport, error)
+	// PublishSnapshot makes a snapshot of editions. progress is called as for
+	// CreateSnapshot.
+	PublishSnapshot(ctx context.Context, r publishRequest, progress func(line string)) (snapshotReport, error)
 	// DeleteSnapshots deletes all of names or, with an error, none.
 	DeleteSnapshots(ctx context.Context, names []string) error
 	// Verify reads what is stored again. What is wrong is in the report, not in
@@ -144,7 +147,8 @@ type (
 	}
 
 	snapshotRepo struct {
-		Repo string `json:"repo"`
+		Repo    string `json:"repo"`
+		Edition bool   `json:"edition,omitempty"` // its metadata was made, and signed, here
 		*SnapshotCount
 	}
 

@@ -20,6 +20,7 @@ type shelf struct {
 	listen    string
 	repos     []repoRow
 	snapshots map[string]snapshotReport
+	published publishRequest
 	created   createRequest // the last request
 	asked     []string      // what Status was asked for
 	synced    syncRequest   // the last one
@@ -107,10 +108,15 @@ func (s *shelf) CreateSnapshot(ctx context.Context, r createRequest, progress fu
 	progress("waiting for 1 file")
 	snapshot := snapshotReport{
 		Name: r.Name, Created: noon, Labels: r.Labels, Note: r.Note,
-		Repos: []snapshotRepo{{"debian", &SnapshotCount{2, 5, 2}}},
+		Repos: []snapshotRepo{{Repo: "debian", SnapshotCount: &SnapshotCount{2, 5, 2}}},
 	}
 	s.snapshots[r.Name] = snapshot
 	return snapshot, nil
+}
+
+func (s *shelf) PublishSnapshot(ctx context.Context, r publishRequest, progress func(string)) (snapshotReport, error) {
+	s.published = r
+	return s.CreateSnapshot(ctx, createRequest{Name: r.Name}, progress)
 }
 
 func (s *shelf) DeleteSnapshots(ctx context.Context, names []string) error {

@@ -168,7 +168,7 @@ func outline(s catalog.Snapshot) snapshotReport {
 		r.Labels = map[string]string{}
 	}
 	for _, f := range s.Repos {
-		r.Repos = append(r.Repos, snapshotRepo{Repo: f.Repo})
+		r.Repos = append(r.Repos, snapshotRepo{Repo: f.Repo, Edition: f.Edition != ""})
 		for _, p := range f.Missing {
 			r.Missing = append(r.Missing, f.Repo+"/"+p)
 		}

@@ -57,6 +57,7 @@ type node struct {
 	ca      *proxy.CA // nil without interception
 	offline bool
 	keeper  *keep.Keeper
+	signing signing
 	scrub   atomic.Pointer[keep.Scrub] // nil where nothing is read in the background
 	syncs   *syncs
 	rhythm  atomic.Pointer[rhythm] // nil where none begins by itself
@@ -274,7 +275,7 @@ func (n *node) arrange(cfg *config.Config) {
 		API:     apiHandler(&local{n}, false),
 		Clients: cfg.Clients, Discover: cfg.Forward.Discover, PassOther: cfg.Forward.Other == config.Pass,
 		RequireRef: cfg.Forward.RequireRef, NoTunnel: cfg.Forward.Connect == config.Deny,
-		OwnNames: ownNames(cfg), Via: n.via, Log: n.log,
+		OwnNames: ownNames(cfg), Via: n.via, Log: n.log, Key: n.publicKey,
 	}
 	if n.ca != nil {
 		o.CA = n.ca.PEM()

@@ -140,6 +140,14 @@ func (r *remote) CreateSnapshot(ctx context.Context, c createRequest, progress f
 	return *last.Snapshot, nil
 }
 
+func (r *remote) PublishSnapshot(ctx context.Context, q publishRequest, progress func(string)) (snapshotReport, error) {
+	last, err := r.follow(ctx, "editions", q, progress)
+	if err != nil || last.Snapshot == nil {
+		return snapshotReport{}, err
+	}
+	return *last.Snapshot, nil
+}
+
 func (r *remote) Verify(ctx context.Context, q verifyRequest, progress func(string)) (verifyReport, error) {
 	last, err := r.follow(ctx, "verify", q, progress)
 	if err != nil || last.Verify == nil {

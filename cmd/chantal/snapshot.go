@@ -27,6 +27,7 @@ func snapshotCommand(do func(action) cli.ActionFunc) *cli.Command {
 				},
 				Action: do(arguments(0, 1, "", createSnapshot)),
 			},
+			publishCommand(do), mergeCommand(do),
 			{
 				Name:   "list",
 				Usage:  "list snapshots",
@@ -65,19 +66,13 @@ func (s *snapshotReport) labels() string {
 }
 
 func createSnapshot(c *cli.Context, env *environment) error {
-	request := createRequest{
-		Name: c.Args().First(), Repos: c.StringSlice("repo"), At: c.String("at"),
-		Note: c.String("note"), Force: c.Bool("force"), Brief: !env.json,
+	labels, err := labelsOf(c)
+	if err != nil {
+		return err
 	}
-	for _, label := range c.StringSlice("label") {
-		key, value, ok := strings.Cut(label, "=")
-		if !ok || key == "" {
-			return usage(c, "--label %q is not K=V", label)
-		}
-		if request.Labels == nil {
-			request.Labels = map[string]string{}
-		}
-		request.Labels[key] = value
+	request := createRequest{
+		Name: c.Args().First(), Repos: c.StringSlice("repo"), At: c.String("at"), Labels: labels,
+		Note: c.String("note"), Force: c.Bool("force"), Brief: !env.json,
 	}
 	return connected(func(c *cli.Context, env *environment, b backend) error {
 		snapshot, err := b.CreateSnapshot(c.Context, request, func(line string) { env.hint("%s", printable(line)) })

@@ -203,6 +203,15 @@ func (c *Catalog) Snapshot(name string) (Snapshot, error) {
 	return *n.Snapshot, nil
 }
 
+// Deleted reports whether a name is that of a deleted snapshot.
+func (c *Catalog) Deleted(name string) (deleted bool, err error) {
+	err = c.db.View(func(tx *bolt.Tx) error {
+		deleted = tx.Bucket(bktDeleted).Get(key(name)) != nil
+		return nil
+	})
+	return deleted, err
+}
+
 // Snapshots returns all snapshots, the newest first.
 func (c *Catalog) Snapshots() (all []Snapshot, err error) {
 	err = c.db.View(func(tx *bolt.Tx) error {

@@ -29,6 +29,7 @@ type Config struct {
 	Egress    Egress
 	Download  Download
 	Scrub     Scrub
+	Signing   Signing
 	Repos     []Repo
 }
 
@@ -41,6 +42,12 @@ type Listener struct {
 // Cache limits what is kept.
 type Cache struct {
 	MaxSize int64 // bytes; 0 for no limit
+}
+
+// Signing names the key that what is published here is signed with.
+type Signing struct {
+	Key            string // path of an OpenPGP private key; "" for one of its own, made on first use
+	PassphraseFile string // path of a file with its passphrase; "" where it has none
 }
 
 // Scrub says how the whole store is read in the background.

@@ -21,6 +21,7 @@ type (
 		Egress    shownEgress     `yaml:"egress" json:"egress"`
 		Download  shownDownload   `yaml:"download" json:"download"`
 		Scrub     shownScrub      `yaml:"scrub" json:"scrub"`
+		Signing   shownSigning    `yaml:"signing,omitempty" json:"signing,omitzero"`
 		Repos     []shownRepo     `yaml:"repos,omitempty" json:"repos,omitempty"`
 	}
 	shownListener struct {
@@ -33,6 +34,10 @@ type (
 	shownScrub struct {
 		Every     string `yaml:"every" json:"every"`
 		Bandwidth string `yaml:"bandwidth" json:"bandwidth"`
+	}
+	shownSigning struct {
+		Key            string `yaml:"key,omitempty" json:"key,omitempty"`
+		PassphraseFile string `yaml:"passphrase_file,omitempty" json:"passphrase_file,omitempty"`
 	}
 	shownForward struct {
 		Discover   bool   `yaml:"discover" json:"discover"`
@@ -110,7 +115,8 @@ func (c *Config) shown() shown {
 			Parallel: c.Download.Parallel, PerHost: c.Download.PerHost, Retries: c.Download.Retries,
 			Bandwidth: showBandwidth(c.Download.Bandwidth), Timeout: showDuration(c.Download.Timeout),
 		},
-		Scrub: shownScrub{Every: showDuration(c.Scrub.Every), Bandwidth: showSize(c.Scrub.Bandwidth) + "/s"},
+		Scrub:   shownScrub{Every: showDuration(c.Scrub.Every), Bandwidth: showSize(c.Scrub.Bandwidth) + "/s"},
+		Signing: shownSigning(c.Signing),
 	}
 	for _, l := range c.Listeners {
 		s.Listeners = append(s.Listeners, shownListener(l))

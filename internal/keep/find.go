@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"chantal"
+	"chantal/internal/catalog"
 )
 
 const (
@@ -114,7 +115,7 @@ func (v *verification) find(ctx context.Context) error {
 	v.mu.Unlock()
 	v.found = map[chantal.Digest]*finding{}
 	err = v.needs(ctx, v.groups, len(lost) > 0, v.problem, func(g *group, p chantal.Promise, must bool) error {
-		d, gone, corrupt := v.gone(g.Repo, p, must, lost)
+		d, gone, corrupt := v.gone(catalog.RepoOf(g.Repo), p, must, lost)
 		if gone {
 			f := v.note(d, corrupt)
 			if f.Repo == "" {
@@ -220,7 +221,7 @@ func (v *verification) search(ctx context.Context) error {
 	}
 	return v.needs(ctx, grouped(v.Everything), true, v.problem, func(g *group, p chantal.Promise, _ bool) error {
 		for _, d := range p.Digests {
-			if f := v.found[d]; f != nil && (d.Strong() || g.Repo == f.Repo) {
+			if f := v.found[d]; f != nil && (d.Strong() || catalog.RepoOf(g.Repo) == catalog.RepoOf(f.Repo)) {
 				f.offer(g.Repo, p)
 			}
 		}

@@ -191,7 +191,7 @@ func (v *verification) eachBlob(ctx context.Context, yield func(chantal.Digest) 
 	// What cannot be read is judged when every file has been.
 	ignore := func(string) {}
 	err := v.needs(ctx, v.groups, true, ignore, func(g *group, p chantal.Promise, _ bool) error {
-		d, err := v.sum(g.Repo, p)
+		d, err := v.sum(catalog.RepoOf(g.Repo), p)
 		if err == nil && !v.seen[d] {
 			if _, err := v.Store.Find("", d); err == nil {
 				v.seen[d] = true

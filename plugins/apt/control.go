@@ -34,6 +34,7 @@ type control struct {
 	r     *bufio.Reader
 	kind  lineKind
 	name  []byte // the field's name in lower case; kept on its continuation lines
+	line  []byte // all of it as it was read; valid until the next line
 	value []byte // trimmed; valid until the next line
 	long  bool   // value is only the beginning
 
@@ -60,6 +61,7 @@ func (c *control) next() error {
 	case err != nil:
 		return err
 	}
+	c.line = line
 	if line[0] == ' ' || line[0] == '\t' {
 		c.value = bytes.TrimSpace(line)
 		c.kind = continuation
