@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"iter"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -238,7 +239,8 @@ func Pack(suffix string, plain []byte) ([]byte, error) {
 
 // Of returns what was published as the generation that clients get: roots, and
 // of the indexes that they list those that were written, else those of the
-// sources under the same path. The error names one that is neither.
+// sources under the same path, where these have them. The error names one that
+// is neither written nor promised by a source.
 func (p *Publication) Of(f chantal.Format, t chantal.Tree, roots map[string][]byte, sources ...chantal.Contents) (*Memory, error) {
 	m := &Memory{Format: f, Of: t, Files: map[string][]byte{}}
 	for name, body := range roots {
@@ -256,10 +258,14 @@ next:
 			}
 		}
 		for _, s := range sources {
-			if s, ok := s.(*Memory); ok && s.Files[listed.Path] != nil && Holds(listed, s.Files[listed.Path]) == nil {
-				m.Files[listed.Path] = s.Files[listed.Path]
-				continue next
+			same := func(p chantal.Promise) bool { return p.Path == listed.Path && slices.Equal(p.Digests, listed.Digests) }
+			if !slices.ContainsFunc(s.Listed(), same) {
+				continue
 			}
+			if s, ok := s.(*Memory); ok && s.Files[listed.Path] != nil {
+				m.Files[listed.Path] = s.Files[listed.Path]
+			}
+			continue next
 		}
 		return nil, fmt.Errorf("%s is listed, and neither written nor that of a source", listed.Path)
 	}

@@ -149,6 +149,7 @@ func (p *page) offered() iter.Seq2[*file, error] {
 
 // file is one file of a project's page.
 type file struct {
+	at          span // all of it
 	members     []member
 	name        string
 	link        link
@@ -206,7 +207,7 @@ func (p *page) files() iter.Seq2[*file, error] {
 
 // decode reads the file at s, all but its URL.
 func (f *file) decode(b []byte, s span) (err error) {
-	*f = file{members: f.members, size: -1}
+	*f = file{at: s, members: f.members, size: -1}
 	if f.members, err = object(b, s, f.members); err != nil {
 		return fmt.Errorf("a file: %w", err)
 	}

@@ -29,9 +29,9 @@ const list = "simple/"
 // apart from every project name.
 const files = "+files/"
 
-// Format is the chantal.Format of Python package indexes; it is also a
-// Locator, an Ingester and a Renderer. Its zero value is ready for use, by any
-// number of goroutines.
+// Format is the chantal.Format of Python package indexes; it is also a Locator,
+// an Ingester, a Renderer and a Publisher. Its zero value is ready for use, by
+// any number of goroutines.
 type Format struct{}
 
 // Prefix returns "simple/": the upstream URL is the index itself.

@@ -288,7 +288,7 @@ func publishLone(c chantal.Contents) (map[string][]byte, error) {
 		if body == nil {
 			continue
 		}
-		if base := path.Base(name); base == ".treeinfo" || base == "treeinfo" {
+		if isTreeInfo(name) {
 			body = withoutRepomd(body)
 		}
 		roots[name] = body

@@ -329,7 +329,7 @@ func TestFields(t *testing.T) {
 func TestTreeinfoLosesTheChecksumsOfRepositories(t *testing.T) {
 	const treeinfo = "[general]\nname = x\nrepository = repodata/repomd.xml\n[checksums]\nimages/boot.iso = sha256:00\n" +
 		"AppStream/repodata/repomd.xml = sha256:11\nrepodata/repomd.xml = sha256:22\n[stage2]\nmainimage = images/install.img\n"
-	m := &formattest.Memory{Format: loneFormat{}, Of: chantal.Tree{Name: ".treeinfo", Roots: []string{".treeinfo"}}, Files: map[string][]byte{".treeinfo": []byte(treeinfo)}}
+	m := &formattest.Memory{Format: Format{}, Of: installTree("."), Files: map[string][]byte{".treeinfo": []byte(treeinfo)}}
 	got, err := Format{}.Publish([]chantal.Contents{m}, formattest.KeepAll, &formattest.Publication{})
 	if err != nil {
 		t.Fatal(err)
@@ -338,11 +338,4 @@ func TestTreeinfoLosesTheChecksumsOfRepositories(t *testing.T) {
 	if diff := cmp.Diff(want, string(got[".treeinfo"])); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-}
-
-// loneFormat is Format with a root in every path.
-type loneFormat struct{ Format }
-
-func (loneFormat) Classify(path string) chantal.Class {
-	return chantal.Class{Kind: chantal.Root, Path: path}
 }
