@@ -59,9 +59,9 @@ func (Format) Publish(sources []chantal.Contents, keep chantal.Keep, _ chantal.P
 type edition struct {
 	sources   []source // the last one first, for what it says goes before what the others say
 	keep      chantal.Keep
-	entries   []byte                      // the array of files or projects, as far as it is written
+	entries   []byte                     // the array of files or projects, as far as it is written
 	taken     map[string]chantal.Promise // by file name, or project
-	remaining map[string]bool             // versions of the files held, in one spelling
+	remaining map[string]bool            // versions of the files held, in one spelling
 }
 
 // source is one of the pages that are put together.
