@@ -2,19 +2,24 @@ package e2e
 
 import (
 	"bytes"
-	"cmp"
+	compare "cmp"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"chantal"
 	aptformat "chantal/plugins/apt"
+	"chantal/plugins/formattest"
 	pypiformat "chantal/plugins/pypi"
 	rpmformat "chantal/plugins/rpm"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // versionPairs returns pairs of versions that are made of the given pieces.
@@ -72,7 +77,7 @@ func compareAll(t *testing.T, f chantal.Comparer, pairs [][2]string, cmd func(fi
 	said := make(map[string]int)
 	for i, want := range answers {
 		said[want]++
-		got := strconv.Itoa(cmp.Compare(f.CompareVersions(pairs[i][0], pairs[i][1]), 0))
+		got := strconv.Itoa(compare.Compare(f.CompareVersions(pairs[i][0], pairs[i][1]), 0))
 		if want != "?" && got != want {
 			t.Errorf("%q to %q is %s, and %s says %s", pairs[i][0], pairs[i][1], got, filepath.Base(c.Path), want)
 		}
@@ -116,7 +121,7 @@ func TestVersionsCompareAsDpkgHasIt(t *testing.T) {
 		}
 		defer guessed.Close()
 		for _, p := range pairs {
-			c := cmp.Compare(f.CompareVersions(p[0], p[1]), 0)
+			c := compare.Compare(f.CompareVersions(p[0], p[1]), 0)
 			if _, err := guessed.WriteString(p[0] + " " + [...]string{"lt -1", "eq 0", "gt 1"}[c+1] + " " + p[1] + "\n"); err != nil {
 				t.Fatal(err)
 			}
@@ -181,4 +186,110 @@ for line in open(sys.argv[1]):
         print((a > b) - (a < b))
 `, file)
 	})
+}
+
+// Of files of a project those belong to a selection whose versions packaging's
+// specifiers admit, pre-releases included or not. Its releases differ in what
+// ">" says of versions that have something behind the very release it names.
+func TestSpecifiersAdmitWhatPackagingAdmits(t *testing.T) {
+	t.Parallel()
+	python := program(t, "python3", python)
+	pieces := []string{".0", ".1", ".2", ".10", "a1", "rc1", "rc2", ".post1", ".post2", ".dev0", ".dev3", "+local", "+a.1"}
+	var versions []string
+	seen := map[string]bool{}
+	for _, p := range versionPairs(4000, pieces) {
+		for _, v := range p {
+			if _, err := pypiSelected("=="+v, nil); err == nil && !seen[v] {
+				seen[v] = true
+				versions = append(versions, v)
+			}
+		}
+	}
+	random := rand.New(rand.NewPCG(2026, 7))
+	operators := []string{"==", "!=", "<=", ">=", "<", ">", "~=", "==*", "!=*", ">=1,<", "!=1.0,>", "==="}
+	var lines bytes.Buffer
+	const specs = 600
+	for range specs {
+		v := versions[random.IntN(len(versions))]
+		if random.IntN(2) == 0 {
+			v = strconv.Itoa(random.IntN(3)) + "." + strconv.Itoa(random.IntN(2))
+		}
+		spec := operators[random.IntN(len(operators))] + v
+		if op, ok := strings.CutSuffix(spec[:len(spec)-len(v)], "*"); ok {
+			spec = op + v + ".*"
+		}
+		offered := make([]string, 30)
+		for i := range offered {
+			offered[i] = versions[random.IntN(len(versions))]
+		}
+		lines.WriteString(spec + " " + strings.Join(offered, " ") + "\n")
+	}
+	cmd := exec.CommandContext(t.Context(), python, "-c", `
+import re, sys
+from pip._vendor.packaging.specifiers import SpecifierSet, InvalidSpecifier
+from pip._vendor.packaging.version import Version
+for line in sys.stdin:
+    spec, *versions = line.split()
+    above = [Version(v).base_version for v in re.findall(r">([^=,]+)", spec)]
+    versions = [v for v in versions if Version(v).base_version not in above]
+    try:
+        print(*sorted(set(SpecifierSet(spec).filter(versions))), sep=" ", end=" of ")
+        print(*versions)
+    except InvalidSpecifier:
+        print("no specifier of")
+`)
+	cmd.Stdin = bytes.NewReader(lines.Bytes())
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := 0
+	answers := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+	for i, line := range strings.Split(strings.TrimSuffix(lines.String(), "\n"), "\n") {
+		spec, _, _ := strings.Cut(line, " ")
+		want, offered, _ := strings.Cut(answers[i], "of")
+		got, err := pypiSelected(spec, strings.Fields(offered))
+		if err != nil {
+			got = []string{"no", "specifier"}
+		}
+		if diff := cmp.Diff(strings.Fields(want), got, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s of %s (-packaging +got):\n%s", spec, offered, diff)
+		}
+		if len(got) > 0 && err == nil {
+			filled++
+		}
+	}
+	if filled < specs/2 {
+		t.Errorf("only %d of %d specifiers admit anything", filled, specs)
+	}
+}
+
+// pypiSelected returns which of the versions a specifier admits, sorted.
+func pypiSelected(specifier string, versions []string) ([]string, error) {
+	sel := &chantal.Selection{Projects: []string{"x" + specifier}, Sdists: true}
+	page := `{"meta":{"api-version":"1.0"},"name":"x","files":[`
+	for i, v := range versions {
+		if i > 0 {
+			page += ","
+		}
+		page += `{"filename":"x-` + v + `.tar.gz","url":"https://files.example.org/x-` + v + `.tar.gz","hashes":{}}`
+	}
+	f := pypiformat.Format{}
+	tree := f.Classify("simple/x/").Tree
+	c, err := formattest.NewContents(f, tree, map[string][]byte{tree.Roots[0]: []byte(page + "]}")})
+	if err != nil {
+		return nil, err
+	}
+	belongs, err := f.Artifacts(sel, c)
+	if err != nil {
+		return nil, err
+	}
+	var held []string
+	for _, p := range c.Listed() {
+		if belongs(&p) {
+			held = append(held, strings.TrimSuffix(p.Path[strings.Index(p.Path, "/x-")+3:], ".tar.gz"))
+		}
+	}
+	slices.Sort(held)
+	return slices.Compact(held), nil
 }

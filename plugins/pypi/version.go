@@ -32,8 +32,8 @@ func (Format) CompareVersions(a, b string) int {
 // "0" for zero and "" where the part is not there.
 type version struct {
 	epoch          string
-	release        []string // without zeros at its end, but for the first
-	phase          string   // "a", "b", "rc"; "" for none
+	release        []string
+	phase          string // "a", "b", "rc"; "" for none
 	pre, post, dev string
 	local          []string // in lower case
 }
@@ -55,9 +55,6 @@ func parseVersion(s string) (v version, ok bool) {
 	v.epoch = number(m[1])
 	for part := range strings.SplitSeq(m[2], ".") {
 		v.release = append(v.release, number(part))
-	}
-	for n := len(v.release); n > 1 && v.release[n-1] == "0"; n-- {
-		v.release = v.release[:n-1]
 	}
 	switch m[3] {
 	case "":
@@ -108,7 +105,7 @@ func (v version) String() string {
 	if v.epoch != "0" {
 		b.WriteString(v.epoch + "!")
 	}
-	b.WriteString(strings.Join(v.release, ".") + v.phase + v.pre)
+	b.WriteString(strings.Join(v.shortest(), ".") + v.phase + v.pre)
 	if v.post != "" {
 		b.WriteString(".post" + v.post)
 	}
@@ -121,11 +118,14 @@ func (v version) String() string {
 	return b.String()
 }
 
+// prerelease reports whether who does not ask for it should not get it.
+func (v version) prerelease() bool { return v.phase != "" || v.dev != "" }
+
 func (v version) compare(w version) int {
 	if c := compareNumbers(v.epoch, w.epoch); c != 0 {
 		return c
 	}
-	if c := slices.CompareFunc(v.release, w.release, compareNumbers); c != 0 {
+	if c := slices.CompareFunc(v.shortest(), w.shortest(), compareNumbers); c != 0 {
 		return c
 	}
 	if c := cmp.Compare(v.rank(), w.rank()); c != 0 {
@@ -142,6 +142,15 @@ func (v version) compare(w version) int {
 		c = -c // none is behind any
 	}
 	return cmp.Or(c, slices.CompareFunc(v.local, w.local, compareLocal))
+}
+
+// shortest returns the release without zeros at its end, but for the first.
+func (v version) shortest() []string {
+	n := len(v.release)
+	for n > 1 && v.release[n-1] == "0" {
+		n--
+	}
+	return v.release[:n]
 }
 
 // rank orders what may follow a release: a development release of it, its
