@@ -151,6 +151,9 @@ func (f *flight) open(ctx context.Context) (io.ReadSeekCloser, cas.Blob, error) 
 	}
 	if g == nil {
 		blob, err := f.repo.stored(&f.promise)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &lostError{digest: f.promise.SHA256(), err: err} // it was there when the flight ended
+		}
 		if err != nil {
 			return nil, cas.Blob{}, err
 		}

@@ -345,7 +345,7 @@ func (r *Repo) observed(name string) *tree {
 	if t, ok := r.trees.Get(name); ok {
 		return t
 	}
-	g, err := r.m.Catalog.Generation(r.Name, name, 1)
+	g, err := r.m.Catalog.Newest(r.Name, name)
 	if err != nil {
 		return nil
 	}
@@ -369,7 +369,7 @@ func (r *Repo) rootedTrees() ([]string, error) {
 	}
 	names := make([]string, 0, len(all))
 	for _, name := range all {
-		g, err := r.m.Catalog.Generation(r.Name, name, 1)
+		g, err := r.m.Catalog.Newest(r.Name, name)
 		if err != nil {
 			return nil, err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"chantal"
+	"chantal/internal/catalog"
 )
 
 // Live is the view of a repository's newest consistent generations, for one
@@ -26,15 +27,20 @@ func (r *Repo) At(line string, at time.Time, backdate bool) chantal.View {
 }
 
 // NoInstantError says that a tree was first observed after the instant asked
-// for. It is a fs.ErrNotExist.
+// for, or that what it was then has been forgotten. It is a fs.ErrNotExist.
 type NoInstantError struct {
 	Repo, Tree string
-	At, First  time.Time // First is zero where the tree was never observed
+	At, First  time.Time // First is the first instant that is known; zero where the tree was never observed
+	Forgotten  bool
 }
 
 func (e *NoInstantError) Error() string {
 	if e.First.IsZero() {
 		return fmt.Sprintf("%s of repository %s was never observed", e.Tree, e.Repo)
+	}
+	if e.Forgotten {
+		return fmt.Sprintf("what %s of repository %s was at %s has been forgotten, as history: says; the first instant that is known is %s",
+			e.Tree, e.Repo, instant(e.At), instant(e.First))
 	}
 	return fmt.Sprintf("%s of repository %s was first observed at %s, after %s", e.Tree, e.Repo, instant(e.First), instant(e.At))
 }
@@ -258,6 +264,9 @@ func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*
 		return nil, &chantal.UpstreamError{URL: p.Path, Err: chantal.ErrOffline}
 	}
 	content, blob, err := r.fetching(p).open(ctx)
+	for try := 1; try < swept && lost(err); try++ {
+		content, blob, err = r.fetching(p).open(ctx)
+	}
 	if r.m.Now().Sub(hit.observed) < fresh {
 		for pause := freshMin; atOdds(err) && pause <= freshMax; pause *= 2 {
 			select {
@@ -282,6 +291,10 @@ func (r *Repo) openFetched(ctx context.Context, p chantal.Promise, hit found) (*
 	}
 	return &chantal.File{Digest: blob.Digest, Size: blob.Size, Modified: blob.Modified, Content: content, Cache: chantal.Miss}, nil
 }
+
+// swept is how often a file is fetched that was there when it was looked for,
+// and gone when it was opened: nothing needed it until then.
+const swept = 3
 
 // Whoever publishes metadata before the files it names has them a moment
 // later: within a while after a state was first seen a file that is not there,
@@ -413,10 +426,8 @@ func (v *frozenView) states(tree string) iter.Seq2[state, error] {
 func (v *frozenView) stateOf(name string) (state, error) {
 	s, err := v.stateAt(v.line, name, v.at)
 	if errors.Is(err, fs.ErrNotExist) {
-		missing := &NoInstantError{Repo: v.line, Tree: name, At: v.at}
-		if all, err := v.m.Catalog.Observations(v.line, name); err == nil && len(all) > 0 {
-			missing.First = all[0].Observed
-		}
+		missing := &NoInstantError{Repo: v.line, Tree: name, At: v.at, Forgotten: errors.As(err, new(*catalog.ForgottenError))}
+		missing.First, _ = v.m.Catalog.Since(v.line, name)
 		return state{}, missing
 	}
 	return s, err

@@ -191,7 +191,10 @@ func (t *tree) start() {
 	run := &refresh{done: make(chan struct{}), live: make(chan struct{})}
 	t.running = run
 	had := t.head
+	// What is found or stored is named at the end only.
+	release := m.Store.Hold()
 	m.work.Go(func() {
+		defer release()
 		var next state
 		var err error
 		if t.opaque {

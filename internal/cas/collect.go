@@ -40,11 +40,13 @@ type Collection struct {
 
 // Victim is a blob that can go.
 type Victim struct {
-	at   int
-	Mark Mark
-	Size int64     // in bytes
-	Disk int64     // bytes that it takes on the disk
-	Used time.Time // when it was last opened, or stored
+	Size int64 // in bytes
+	Disk int64 // bytes that it takes on the disk
+	Used int64 // when it was last opened, or stored: seconds since 1970
+	at   uint32
+	Mark Mark // as it was when this was found out
+
+	Damaged bool // a copy that was set aside
 }
 
 // Freed is what a Sweep took away.
@@ -158,20 +160,20 @@ func (c *Collection) Victims(ctx context.Context, fits func(Mark) bool) ([]Victi
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		fi, err := c.s.disk.Stat(c.path(i))
+		fi, err := c.s.disk.Stat(c.path(uint32(i)))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("looking at blob %s: %w", sumDigest(c.sums[i]), cause(err))
 		}
-		all = append(all, Victim{i, m, fi.Size(), allocated(fi), lastUse(fi)})
+		all = append(all, Victim{fi.Size(), allocated(fi), lastUse(fi).Unix(), uint32(i), m, c.aside[c.sums[i]]})
 	}
 	return all, nil
 }
 
 // path returns where a blob lies.
-func (c *Collection) path(i int) string {
+func (c *Collection) path(i uint32) string {
 	d := sumDigest(c.sums[i])
 	if c.aside[c.sums[i]] {
 		return filepath.Join(c.s.dir, damagedDir, d.Hex())
@@ -186,11 +188,10 @@ const sweepBatch = 256
 // nobody may wait for it: it is renamed first.
 const bigBlob = 1 << 20
 
-// Sweep removes the victims, but for those that somebody has begun to use, and
-// all that was noted of them: their aliases before them, so that nothing leads
+// Sweep removes the victims, but for those that somebody has begun to use or
+// that have another mark by now, and all that was noted of them: their aliases before them, so that nothing leads
 // to a blob that is gone. still is called for some victims at a time; it calls
-// what it is given at most once, when nothing was named since the marking, and
-// sees to it that nothing is meanwhile. gently leaves the disk to others half of
+// what it is given at most once, when all that is named has been marked, and sees to it that nothing is meanwhile. gently leaves the disk to others half of
 // the time. With an error, what had gone until then is returned, too.
 func (c *Collection) Sweep(ctx context.Context, victims []Victim, still func(remove func() error) error, gently bool) (Freed, error) {
 	if len(victims) == 0 {
@@ -206,7 +207,7 @@ func (c *Collection) Sweep(ctx context.Context, victims []Victim, still func(rem
 }
 
 // sweep is Sweep once everybody knows that blobs go.
-func (c *Collection) sweep(ctx context.Context, victims []Victim, aliases map[int][]aliasFile, still func(remove func() error) error, gently bool, freed *Freed) error {
+func (c *Collection) sweep(ctx context.Context, victims []Victim, aliases map[uint32][]aliasFile, still func(remove func() error) error, gently bool, freed *Freed) error {
 	gone := make([]bool, len(c.sums))
 	for _, v := range victims {
 		gone[v.at] = true
@@ -303,8 +304,8 @@ type aliasFile struct {
 }
 
 // aliasesOf finds what leads to the victims.
-func (c *Collection) aliasesOf(victims []Victim) (map[int][]aliasFile, error) {
-	all := map[int][]aliasFile{}
+func (c *Collection) aliasesOf(victims []Victim) (map[uint32][]aliasFile, error) {
+	all := map[uint32][]aliasFile{}
 	if len(victims) == 0 {
 		return all, nil
 	}
@@ -318,7 +319,7 @@ func (c *Collection) aliasesOf(victims []Victim) (map[int][]aliasFile, error) {
 		if !ok {
 			return nil
 		}
-		i := c.index(sum)
+		i := uint32(c.index(sum))
 		if _, victim := all[i]; !victim {
 			return nil
 		}
@@ -331,12 +332,12 @@ func (c *Collection) aliasesOf(victims []Victim) (map[int][]aliasFile, error) {
 }
 
 // remove takes away those of a batch that nobody uses.
-func (c *Collection) remove(batch []Victim, aliases map[int][]aliasFile, gone []bool, freed *Freed) error {
+func (c *Collection) remove(batch []Victim, aliases map[uint32][]aliasFile, gone []bool, freed *Freed) error {
 	s := c.s
 	dirs := map[string]bool{}
 	for _, v := range batch {
 		for _, a := range aliases[v.at] {
-			if s.inUse(c.sums[v.at]) {
+			if c.marks[v.at] != v.Mark || s.inUse(c.sums[v.at]) {
 				break
 			}
 			path := filepath.Join(s.dir, a.rel)
@@ -376,18 +377,6 @@ func (c *Collection) remove(batch []Victim, aliases map[int][]aliasFile, gone []
 	return nil
 }
 
-// inUse reports whether a blob is on its way to the disk, or touched by
-// somebody whose work goes on.
-func (s *Store) inUse(d sum) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	s.holds.mu.Lock()
-	defer s.holds.mu.Unlock()
-	return s.inUseLocked(d)
-}
-
-func (s *Store) inUseLocked(d sum) bool { return s.pending[sumDigest(d)] != nil || s.holds.held(d) }
-
 // removeOne takes a blob's name away, unless somebody uses it. Of a big one the
 // file is still there, as temp.
 func (c *Collection) removeOne(v Victim) (temp string, ok bool, err error) {
@@ -399,7 +388,7 @@ func (c *Collection) removeOne(v Victim) (temp string, ok bool, err error) {
 	// before what follows, or finds nothing.
 	s.holds.mu.Lock()
 	defer s.holds.mu.Unlock()
-	if s.inUseLocked(sum) {
+	if c.marks[v.at] != v.Mark || s.inUseLocked(sum) {
 		return "", false, nil
 	}
 	if v.Size >= bigBlob {

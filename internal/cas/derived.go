@@ -237,3 +237,49 @@ func (s *Store) dropDerived(which func(fs.DirEntry) bool, really bool) (bytes, d
 	}
 	return bytes, disk
 }
+
+// EachDerived calls use with the content of every derived file whose key begins
+// with prefix, in no order. It is no use of them: none stays longer for it. What
+// leaves meanwhile is left out.
+func (s *Store) EachDerived(prefix string, use func(key string, content []byte) error) error {
+	files, err := s.disk.List(filepath.Join(s.dir, "derived"))
+	if err != nil {
+		return fmt.Errorf("listing derived files: %w", cause(err))
+	}
+	keys := make(map[string]bool)
+	for _, f := range files {
+		keys[f.Name()] = true
+	}
+	s.mu.RLock()
+	for key := range s.derivedMem {
+		keys[key] = true
+	}
+	s.mu.RUnlock()
+	for key := range keys {
+		if !strings.HasPrefix(key, prefix) || strings.HasPrefix(key, tempPrefix) {
+			continue
+		}
+		content, err := s.readDerived(key)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = use(key, content)
+		}
+		if err != nil {
+			return fmt.Errorf("derived file %s: %w", key, cause(err))
+		}
+	}
+	return nil
+}
+
+func (s *Store) readDerived(key string) ([]byte, error) {
+	if f, err := s.derivedOf(key); f != nil || err != nil {
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return io.ReadAll(f)
+	}
+	return s.disk.ReadFile(filepath.Join(s.dir, "derived", key))
+}

@@ -91,3 +91,20 @@ func (h *holds) held(d sum) bool {
 	at, ok := h.touched[d]
 	return ok && at >= h.oldest()
 }
+
+// InUse reports whether a blob is on its way to the disk, or a hold protects it.
+func (s *Store) InUse(d chantal.Digest) bool {
+	sum, ok := parseSum([]byte(d.Hex()))
+	return ok && s.inUse(sum)
+}
+
+// inUse is InUse for one whose name is known to be one.
+func (s *Store) inUse(d sum) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.holds.mu.Lock()
+	defer s.holds.mu.Unlock()
+	return s.inUseLocked(d)
+}
+
+func (s *Store) inUseLocked(d sum) bool { return s.pending[sumDigest(d)] != nil || s.holds.held(d) }

@@ -146,9 +146,12 @@ func (c *Cache) resourceLocked(q *query) *resource {
 	return r
 }
 
+// derivedPrefix begins the keys of what is kept.
+const derivedPrefix = "http-"
+
 func derivedKey(place string) string {
 	sum := sha256.Sum256([]byte(place))
-	return "http-" + hex.EncodeToString(sum[:])
+	return derivedPrefix + hex.EncodeToString(sum[:])
 }
 
 func (c *Cache) load(q *query) (*resource, error) {

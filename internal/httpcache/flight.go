@@ -205,6 +205,7 @@ func unavailable(status int) bool {
 func (c *Cache) fill(f *flight, q *query, resp *fetch.Response, e *entry, cancel context.CancelFunc) {
 	defer cancel()
 	defer resp.Body.Close()
+	defer c.store.Hold()() // until the entry names it
 	g, err := c.store.Create(cas.Want{Path: q.URL, Size: resp.Size, Modified: e.Modified})
 	if err != nil {
 		f.err = err

@@ -21,7 +21,7 @@ const (
 
 // needs calls use for every file that generations promise: their roots, what
 // these list, and with deep what the indexes list. must says that a generation
-// cannot be served without it. problem is told what cannot be read.
+// cannot be served without it, and cannot lack it by what was freed. problem is told what cannot be read.
 func (v *verification) needs(ctx context.Context, groups []*group, deep bool, problem func(string), use func(g *group, p chantal.Promise, must bool) error) error {
 	for _, g := range groups {
 		if ctx.Err() != nil {
@@ -29,7 +29,8 @@ func (v *verification) needs(ctx context.Context, groups []*group, deep bool, pr
 		}
 		for _, root := range g.Roots {
 			p := chantal.Promise{Path: root.Path, Kind: chantal.Root, Digests: []chantal.Digest{root.Digest}, Size: root.Size, URL: root.URL}
-			if err := use(g, p, true); err != nil {
+			// A file that stands for itself may have been evicted.
+			if err := use(g, p, g.frozen || !lone(g.Generation)); err != nil {
 				return err
 			}
 		}

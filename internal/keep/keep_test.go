@@ -167,6 +167,9 @@ func (w *world) Listing(g chantal.Generation) ([]chantal.Promise, error) {
 	if _, err := w.store.Find("", g.Roots[0].Digest); err != nil {
 		return nil, err
 	}
+	if lone(g) {
+		return nil, nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	listed, ok := w.listed[g.Roots[0].Digest]

@@ -116,9 +116,7 @@ func retained(c *catalog.Catalog, repo, tree string, since time.Time) (all []Sta
 		if err != nil {
 			return nil, err
 		}
-		// The first whole second at or after it is a ref.
-		at := observed[i].Observed.Add(time.Second - time.Nanosecond).Truncate(time.Second)
-		all = append(all, State{Generation: g, Ref: at.UTC().Format(time.RFC3339)})
+		all = append(all, State{Generation: g, Ref: instantOf(observed[i].Observed)})
 	}
 	return all, nil
 }

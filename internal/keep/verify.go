@@ -39,6 +39,7 @@ type Keeper struct {
 	Store    *cas.Store
 	Catalog  *catalog.Catalog
 	Promises Promises
+	Needs    Needs // for Collect and Why only
 }
 
 // Request says what to verify.
@@ -289,6 +290,8 @@ func compareGroups(a, b *group) int {
 }
 
 // title names a generation for people.
-func (g *group) title() string {
+func (g *group) title() string { return title(g.Generation) }
+
+func title(g chantal.Generation) string {
 	return fmt.Sprintf("generation %d of %s %s", g.Number, g.Repo, g.Tree)
 }
