@@ -125,9 +125,11 @@ func (n *node) source(cfg *config.Config) fetch.Source {
 	retry := fetch.Retry(d.Retries, 2*d.Timeout, n.log)
 	urgent := retry(n.client)
 	var rest fetch.Source = n.client
-	if n := lowest(d.Bandwidth); n > 0 {
-		rest = fetch.Bandwidth(n)(rest)
+	var windows []fetch.Window
+	for _, b := range d.Bandwidth {
+		windows = append(windows, fetch.Window(b))
 	}
+	rest = fetch.Bandwidth(windows, time.Now)(rest)
 	rest = retry(fetch.Limit(d.Parallel, d.PerHost)(rest))
 	return fetch.SourceFunc(func(ctx context.Context, r *fetch.Request) (*fetch.Response, error) {
 		if r.Urgent {
@@ -135,16 +137,6 @@ func (n *node) source(cfg *config.Config) fetch.Source {
 		}
 		return rest.Fetch(ctx, r)
 	})
-}
-
-// lowest returns the strictest of limits, 0 for none.
-func lowest(limits []config.Bandwidth) (least int64) {
-	for _, l := range limits {
-		if l.Rate > 0 && (least == 0 || l.Rate < least) {
-			least = l.Rate
-		}
-	}
-	return least
 }
 
 // apply makes a configuration the one in force: its repositories, and those

@@ -181,7 +181,7 @@ func TestLimitHoldsPlacesUntilBodiesAreClosed(t *testing.T) {
 		if most != 3 || mostHost != 2 {
 			t.Errorf("at most %d at a time and %d a host; want 3 and 2", most, mostHost)
 		}
-		if n := len(src.(*limiter).hosts); n != 0 {
+		if n := len(src.(*limiter).busy); n != 0 {
 			t.Errorf("%d hosts are still kept", n)
 		}
 	})
@@ -213,7 +213,7 @@ func TestLimitGivesPlacesBackAfterFailure(t *testing.T) {
 func TestBandwidthIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 5000
-		src := Bandwidth(1000)(SourceFunc(func(context.Context, *Request) (*Response, error) {
+		src := Bandwidth([]Window{{Rate: 1000}}, time.Now)(SourceFunc(func(context.Context, *Request) (*Response, error) {
 			return &Response{Body: io.NopCloser(strings.NewReader(strings.Repeat("x", size)))}, nil
 		}))
 		started := time.Now()

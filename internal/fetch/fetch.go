@@ -35,6 +35,9 @@ type Request struct {
 	// Urgent says that the file is small and others wait for it, so that it
 	// does not queue behind downloads.
 	Urgent bool
+	// Behind says that nobody waits for the answer before it is closed: such a
+	// request goes behind the others. nil for one that somebody waits for.
+	Behind <-chan struct{}
 	// Fallback says that the caller has another answer at hand, of another
 	// mirror or from the store: a failure soon is worth more than this answer
 	// late.

@@ -3,12 +3,10 @@ package fetch
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
-
-	"golang.org/x/time/rate"
 
 	"chantal"
 )
@@ -16,48 +14,44 @@ import (
 // Limit lets at most parallel requests, and perHost to one host and port, go on
 // at a time; 0 is no limit. A request holds its place until the body of its
 // answer is closed. Waiting ends with the context.
+//
+// Requests that nobody waits for (Request.Behind) go after all others, and of
+// each limit above one they leave a place free, so that the others find one at
+// once however long the downloads under way take.
 func Limit(parallel, perHost int) func(Source) Source {
 	return func(next Source) Source {
-		l := &limiter{next: next, perHost: perHost, hosts: map[string]*places{}}
-		if parallel > 0 {
-			l.all = make(chan struct{}, parallel)
-		}
-		return l
+		return &limiter{next: next, parallel: parallel, perHost: perHost, busy: map[string]int{}}
 	}
 }
 
 type limiter struct {
-	next    Source
-	all     chan struct{} // nil for no limit
-	perHost int
+	next              Source
+	parallel, perHost int
 
-	mu    sync.Mutex
-	hosts map[string]*places
+	mu     sync.Mutex
+	all    int            // places taken
+	busy   map[string]int // of them at each host
+	first  []*waiter      // those that somebody waits for, the longest waiting first
+	behind []*waiter      // the others
 }
 
-// places are those of one host; the entry goes when nobody uses it.
-type places struct {
-	taken chan struct{}
-	users int // those that hold a place or wait for one
+// waiter is a request that waits for a place.
+type waiter struct {
+	host    string
+	entered chan struct{} // closed when it has one
 }
 
-// Fetch waits for a place at the host and then for one of all: in the other
-// order, requests that wait for a slow host would keep others from theirs.
+// Fetch waits for a place.
 func (l *limiter) Fetch(ctx context.Context, r *Request) (*Response, error) {
-	leaveHost, err := l.enterHost(ctx, r.URL)
-	if err != nil {
-		return nil, err
+	host := ""
+	// What is not a URL is refused further on.
+	if u, err := url.Parse(r.URL); err == nil {
+		host = HostPort(u)
 	}
-	if err := enter(ctx, l.all); err != nil {
-		leaveHost()
-		return nil, err
+	if err := l.enter(ctx, host, r.Behind); err != nil {
+		return nil, fmt.Errorf("waiting for other requests to upstream: %w", err)
 	}
-	leave := sync.OnceFunc(func() {
-		if l.all != nil {
-			<-l.all
-		}
-		leaveHost()
-	})
+	leave := sync.OnceFunc(func() { l.leave(host) })
 	resp, err := l.next.Fetch(ctx, r)
 	if err != nil || resp.Body == http.NoBody {
 		leave()
@@ -71,100 +65,87 @@ func (l *limiter) Fetch(ctx context.Context, r *Request) (*Response, error) {
 	return resp, nil
 }
 
-func (l *limiter) enterHost(ctx context.Context, rawURL string) (leave func(), err error) {
-	u, err := url.Parse(rawURL)
-	if l.perHost <= 0 || err != nil {
-		// What is not a URL is refused further on.
-		return func() {}, nil
-	}
-	host := HostPort(u)
+func (l *limiter) enter(ctx context.Context, host string, behind <-chan struct{}) error {
+	w := &waiter{host: host, entered: make(chan struct{})}
 	l.mu.Lock()
-	p := l.hosts[host]
-	if p == nil {
-		p = &places{taken: make(chan struct{}, l.perHost)}
-		l.hosts[host] = p
+	if behind == nil {
+		l.first = append(l.first, w)
+	} else {
+		l.behind = append(l.behind, w)
 	}
-	p.users++
+	l.admit()
 	l.mu.Unlock()
-	forget := func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if p.users--; p.users == 0 {
-			delete(l.hosts, host)
+	for {
+		select {
+		case <-w.entered:
+			return nil
+		case <-behind:
+			behind = nil
+			l.mu.Lock()
+			if l.drop(w) {
+				l.first = append(l.first, w)
+				l.admit()
+			}
+			l.mu.Unlock()
+		case <-ctx.Done():
+			l.mu.Lock()
+			waited := l.drop(w)
+			l.mu.Unlock()
+			if !waited {
+				l.leave(host)
+			}
+			return ctx.Err()
 		}
 	}
-	if err := enter(ctx, p.taken); err != nil {
-		forget()
-		return nil, err
-	}
-	return func() { <-p.taken; forget() }, nil
 }
 
-func enter(ctx context.Context, places chan struct{}) error {
-	if places == nil {
-		return nil
-	}
-	select {
-	case places <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for other requests to upstream: %w", ctx.Err())
-	}
-}
-
-// Bandwidth slows reading of all bodies together to bytesPerSecond; 0 is no
-// limit.
-func Bandwidth(bytesPerSecond int64) func(Source) Source {
-	return func(next Source) Source {
-		if bytesPerSecond <= 0 {
-			return next
+// drop takes w off the queues; false when it has a place. The caller holds
+// l.mu.
+func (l *limiter) drop(w *waiter) bool {
+	for _, queue := range []*[]*waiter{&l.first, &l.behind} {
+		if i := slices.Index(*queue, w); i >= 0 {
+			*queue = slices.Delete(*queue, i, i+1)
+			return true
 		}
-		// A burst of a tenth of a second keeps reads long without letting the
-		// rate be seen to jump.
-		burst := int(max(bytesPerSecond/10, 1))
-		limit := rate.NewLimiter(rate.Limit(bytesPerSecond), burst)
-		return SourceFunc(func(ctx context.Context, r *Request) (*Response, error) {
-			resp, err := next.Fetch(ctx, r)
-			if err != nil || resp.Body == http.NoBody {
-				return resp, err
+	}
+	return false
+}
+
+func (l *limiter) leave(host string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all--
+	if l.busy[host]--; l.busy[host] == 0 {
+		delete(l.busy, host)
+	}
+	l.admit()
+}
+
+// admit gives places to those who may have one. Who waits for a host that has
+// none free keeps nobody else from theirs. The caller holds l.mu.
+func (l *limiter) admit() {
+	let := func(queue []*waiter, spare int) []*waiter {
+		return slices.DeleteFunc(queue, func(w *waiter) bool {
+			if !free(l.all, l.parallel, spare) || !free(l.busy[w.host], l.perHost, spare) {
+				return false
 			}
-			inner := resp.Body
-			closed, cancel := context.WithCancel(ctx)
-			resp.Body = &wrapBody{
-				Reader: &slowReader{from: inner, limit: limit, burst: burst, caller: ctx, closed: closed},
-				close:  func() error { cancel(); return inner.Close() },
-			}
-			return resp, nil
+			l.all++
+			l.busy[w.host]++
+			close(w.entered)
+			return true
 		})
 	}
+	l.first = let(l.first, 0)
+	l.behind = let(l.behind, 1)
 }
 
-// slowReader pays for bytes after it has read them.
-type slowReader struct {
-	from           io.Reader
-	limit          *rate.Limiter
-	burst          int
-	caller, closed context.Context // the request's, and the same until the body is closed
-}
-
-func (s *slowReader) Read(p []byte) (int, error) {
-	n, err := s.from.Read(p[:min(len(p), s.burst)])
-	if n == 0 {
-		return n, err
+// free reports whether of limit places one more than spare is free; a limit of
+// one spares none.
+func free(taken, limit, spare int) bool {
+	if limit == 1 {
+		spare = 0
 	}
-	// WaitN fails at once for a deadline that the wait would pass; that is
-	// the context's end all the same.
-	if werr := s.limit.WaitN(s.closed, n); werr != nil && err == nil {
-		switch {
-		case s.caller.Err() != nil:
-			err = s.caller.Err()
-		case s.closed.Err() != nil:
-			err = http.ErrBodyReadAfterClose
-		default:
-			err = context.DeadlineExceeded
-		}
-	}
-	return n, err
+	return limit <= 0 || taken < limit-spare
 }
 
 // Offline answers every request with an error whose cause is
