@@ -25,6 +25,13 @@ type flight struct {
 	repo    *Repo
 	promise chantal.Promise
 	follow  bool // readers may follow the file while it arrives
+	alone   bool // others cannot join it
+
+	// behind is closed when somebody waits for the file; nil where somebody has
+	// from the start. Until then it goes behind other downloads, and where
+	// there are several upstreams to the one that is asked least.
+	behind chan struct{}
+	wanted sync.Once // closes behind
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced whenever grow changes or the end comes
@@ -67,12 +74,25 @@ func (r *Repo) stored(p *chantal.Promise) (cas.Blob, error) {
 // fetching returns the flight that fetches what p promises, started if there
 // is none. p has at least one digest.
 func (r *Repo) fetching(p chantal.Promise) *flight {
+	f := r.flight(p, nil)
+	if f.behind != nil {
+		f.wanted.Do(func() { close(f.behind) })
+	}
+	return f
+}
+
+// fetchingBehind is fetching for somebody who does not mind others to be served
+// first.
+func (r *Repo) fetchingBehind(p chantal.Promise) *flight { return r.flight(p, make(chan struct{})) }
+
+func (r *Repo) flight(p chantal.Promise, behind chan struct{}) *flight {
 	key := string(p.Digests[0])
 	if !p.Digests[0].Strong() {
 		key = r.Name + " " + key
 	}
 	return r.m.flights.join(key, func() *flight {
 		f := newFlight(r.m, r, p, p.Kind == chantal.Artifact)
+		f.behind = behind
 		r.m.work.Go(func() {
 			err := f.run(r.m.ctx)
 			r.m.flights.leave(key)
@@ -205,7 +225,13 @@ func (f *flight) finish(err error) {
 // run fetches from one place after the other until the bytes are right.
 func (f *flight) run(ctx context.Context) error {
 	missing := f.repo.meetMirrors(ctx)
-	places, err := f.places()
+	bases := f.repo.sources()
+	if f.behind != nil && len(bases) > 1 {
+		var done func()
+		bases, done = f.repo.crowds.spread(bases, f.m.Now())
+		defer done()
+	}
+	places, err := f.places(bases)
 	if err == nil && len(places) == 0 {
 		err = missing
 	}
@@ -218,27 +244,37 @@ func (f *flight) run(ctx context.Context) error {
 	}
 	var errs fetchErrors
 	for i, u := range places {
-		resp, err := f.m.Source.Fetch(ctx, &fetch.Request{Repo: f.repo.Name, URL: u, Fallback: i+1 < len(places)})
-		if err == nil {
-			if err = resp.Complete(); err != nil {
-				resp.Body.Close()
-			} else if _, err = f.take(ctx, resp, places[i+1:]); err == nil {
-				return nil
-			}
-		}
-		if unstorable(err) {
+		err := f.attempt(ctx, u, places[i+1:])
+		if err == nil || unstorable(err) {
 			return err
 		}
 		errs.add(err)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		f.repo.crowds.blame(u, f.m.Now())
 		if !errors.Is(err, fs.ErrNotExist) {
 			f.repo.blame(u)
 			f.m.Log.Warn("fetch failed", "repo", f.repo.Name, "path", f.promise.Path, "url", redact(u), "error", err)
 		}
 	}
 	return errs.result(f.promise.Path)
+}
+
+// attempt asks one place for the file; others are those that would be asked
+// next.
+func (f *flight) attempt(ctx context.Context, u string, others []string) error {
+	req := &fetch.Request{Repo: f.repo.Name, URL: u, Fallback: len(others) > 0, Behind: f.behind}
+	resp, err := f.m.Source.Fetch(ctx, req)
+	if err != nil {
+		return err
+	}
+	if err := resp.Complete(); err != nil {
+		resp.Body.Close()
+		return err
+	}
+	_, err = f.take(ctx, resp, others)
+	return err
 }
 
 // unstorable reports whether err is about the own disk: other upstreams have
@@ -252,12 +288,14 @@ func unstorable(err error) bool {
 // share cannot be joined any longer.
 func (r *Repo) alone(p chantal.Promise) *flight {
 	f := newFlight(r.m, r, p, true)
+	f.alone = true
 	r.m.work.Go(func() { f.finish(f.run(r.m.ctx)) })
 	return f
 }
 
-// places returns the URLs where the promised bytes may be.
-func (f *flight) places() ([]string, error) {
+// places returns the URLs where the promised bytes may be, those below the
+// first of bases first.
+func (f *flight) places(bases []*url.URL) ([]string, error) {
 	p, r := &f.promise, f.repo
 	if p.URL != "" {
 		if err := r.mayLink(p.URL); err != nil {
@@ -267,9 +305,9 @@ func (f *flight) places() ([]string, error) {
 	}
 	var places []string
 	if p.Alt != "" {
-		places = append(places, r.upstream(p.Alt)...)
+		places = append(places, r.below(bases, p.Alt)...)
 	}
-	return append(places, r.upstream(p.Path)...), nil
+	return append(places, r.below(bases, p.Path)...), nil
 }
 
 // alike returns where the other upstreams would have a file that the metadata

@@ -100,10 +100,11 @@ type Mirror struct {
 // Repo is one repository of a Mirror.
 type Repo struct {
 	Settings
-	m     *Mirror
-	bases []*url.URL
-	list  *mirrorList   // nil where the settings name none
-	epoch atomic.Uint64 // rises whenever a head of this repository moves
+	m      *Mirror
+	bases  []*url.URL
+	list   *mirrorList // nil where the settings name none
+	crowds crowds
+	epoch  atomic.Uint64 // rises whenever a head of this repository moves
 
 	mu     sync.Mutex
 	trees  *lru.Cache[string, *tree]
@@ -307,11 +308,13 @@ func (r *Repo) Prefix() string {
 
 // upstream returns the URLs at which the repository path p may be found, in
 // the order in which to try them.
-func (r *Repo) upstream(p string) []string {
+func (r *Repo) upstream(p string) []string { return r.below(r.sources(), p) }
+
+// below returns the URLs of the repository path p below bases.
+func (r *Repo) below(bases []*url.URL, p string) []string {
 	if !strings.HasPrefix(p, r.Prefix()) {
 		return nil
 	}
-	bases := r.sources()
 	urls := make([]string, 0, len(bases))
 	for _, b := range bases {
 		urls = append(urls, r.urlAt(b, p))

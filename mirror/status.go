@@ -256,7 +256,7 @@ func (r *Repo) Explain(ctx context.Context, path, line string, at time.Time) (Ex
 	p := hit.promise
 	e.Kind, e.Tree, e.Generation, e.Digests, e.Size = p.Kind.String(), hit.tree, hit.number, p.Digests, p.Size
 	e.Observed = hit.observed
-	places, err := (&flight{repo: r, promise: p}).places()
+	places, err := (&flight{repo: r, promise: p}).places(r.sources())
 	for _, u := range places {
 		e.Upstream = append(e.Upstream, redact(u))
 	}

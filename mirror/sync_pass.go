@@ -284,7 +284,7 @@ func (p *pass) fetch(ctx context.Context, promise *chantal.Promise, e SyncEvent)
 	}
 	e.Kind = SyncProgress
 	size := promise.Size
-	_, err := p.repo.fetching(*promise).next(ctx, func(g *cas.Growing) error {
+	_, err := p.repo.fetchingBehind(*promise).next(ctx, func(g *cas.Growing) error {
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()
 		for {
@@ -322,7 +322,7 @@ func (p *pass) failure(promise *chantal.Promise, err error) SyncFailure {
 	var up *chantal.UpstreamError
 	if errors.As(err, &up) {
 		f.URL = up.URL
-	} else if places, err := newFlight(p.m, p.repo, *promise, false).places(); err == nil && len(places) > 0 {
+	} else if places, err := newFlight(p.m, p.repo, *promise, false).places(p.repo.sources()); err == nil && len(places) > 0 {
 		f.URL = redact(places[0])
 	}
 	return f

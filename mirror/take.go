@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"chantal"
@@ -22,9 +23,21 @@ const (
 	maxUnsized = 256 << 20 // bytes of an index of which metadata does not say the size
 )
 
-// take reads one upstream's answer into a growing file and verifies it. It
-// takes the download up again where it broke off, there and at the places that
-// follow by turns. It closes resp's body.
+// sink takes a file in as it arrives: a cas.Growing, or a whole.
+type sink interface {
+	io.Writer
+	Size() int64    // that the file will have; -1 while not known
+	Written() int64 // bytes that have arrived
+	Commit() (cas.Blob, error)
+	Abort(why error)
+}
+
+// buffers are for reading bodies.
+var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
+
+// take reads one upstream's answer into a sink and verifies it. It takes the
+// download up again where it broke off, there and at the places that follow by
+// turns. It closes resp's body.
 func (f *flight) take(ctx context.Context, resp *fetch.Response, others []string) (cas.Blob, error) {
 	p := &f.promise
 	body := resp.Body
@@ -32,27 +45,20 @@ func (f *flight) take(ctx context.Context, resp *fetch.Response, others []string
 	if p.Size >= 0 && resp.Size >= 0 && p.Size != resp.Size {
 		return cas.Blob{}, &chantal.MismatchError{Path: p.Path, Want: fmt.Sprint(p.Size, " bytes"), Got: fmt.Sprint(resp.Size, " bytes")}
 	}
-	modified := resp.Modified
-	if modified.IsZero() {
-		modified = f.m.Now().Truncate(time.Second)
-	}
-	g, err := f.m.Store.Create(cas.Want{Repo: f.repo.Name, Path: p.Path, Digests: p.Digests, Size: p.Size, Modified: modified})
+	g, err := f.sink(resp)
 	if err != nil {
 		return cas.Blob{}, err
 	}
-	if p.Size < 0 && resp.Size >= 0 {
-		g.SetSize(resp.Size)
-	}
-	f.set(g, modified, resp.Type)
 	limit := int64(math.MaxInt64)
 	if p.Kind == chantal.Meta && p.Size < 0 {
 		limit = maxUnsized
 	}
-	buf := make([]byte, 256<<10)
+	buf := buffers.Get().(*[256 << 10]byte)
+	defer buffers.Put(buf)
 	places := append([]string{resp.URL}, others...)
 	for try, idle := 0, 0; ; try++ {
 		had := g.Written()
-		if err = copyBody(g, body, buf, limit); err == nil || ctx.Err() != nil || !broken(err) {
+		if err = copyBody(g, body, buf[:], limit); err == nil || ctx.Err() != nil || !broken(err) {
 			break
 		}
 		if idle++; g.Written()-had >= progress {
@@ -77,6 +83,50 @@ func (f *flight) take(ctx context.Context, resp *fetch.Response, others []string
 	return g.Commit()
 }
 
+// sink returns what takes the file in that resp begins.
+func (f *flight) sink(resp *fetch.Response) (sink, error) {
+	p := &f.promise
+	modified := resp.Modified
+	if modified.IsZero() {
+		modified = f.m.Now().Truncate(time.Second)
+	}
+	want := cas.Want{Repo: f.repo.Name, Path: p.Path, Digests: p.Digests, Size: p.Size, Modified: modified}
+	if p.Size >= 0 && p.Size <= cas.HoldBack && len(p.Digests) > 0 && !f.alone {
+		f.set(nil, modified, resp.Type)
+		return &whole{store: f.m.Store, want: want, body: make([]byte, 0, p.Size)}, nil
+	}
+	g, err := f.m.Store.Create(want)
+	if err != nil {
+		return nil, err
+	}
+	if p.Size < 0 && resp.Size >= 0 {
+		g.SetSize(resp.Size)
+	}
+	f.set(g, modified, resp.Type)
+	return g, nil
+}
+
+// whole is the sink of a small file. Nobody would get a byte of it before the
+// end, so it is stored in one step then.
+type whole struct {
+	store *cas.Store
+	want  cas.Want
+	body  []byte
+}
+
+func (w *whole) Write(p []byte) (int, error) {
+	if n := len(w.body) + len(p); int64(n) > w.want.Size {
+		return 0, &chantal.MismatchError{Path: w.want.Path, Want: fmt.Sprint(w.want.Size, " bytes"), Got: fmt.Sprint("at least ", n, " bytes")}
+	}
+	w.body = append(w.body, p...)
+	return len(p), nil
+}
+
+func (w *whole) Size() int64               { return w.want.Size }
+func (w *whole) Written() int64            { return int64(len(w.body)) }
+func (w *whole) Commit() (cas.Blob, error) { return w.store.Put(w.want, w.body) }
+func (w *whole) Abort(error)               {}
+
 // explained says of a body that broke off for good who is to blame: upstream's
 // file is another one where the body ended as it should, else the way to it.
 func (f *flight) explained(err error, resp *fetch.Response, got int64) error {
@@ -100,7 +150,7 @@ var errEarly = errors.New("ended early")
 
 // copyBody is io.CopyBuffer that keeps read and write errors apart: only a
 // broken read can be taken up again. More than limit bytes in all are an error.
-func copyBody(g *cas.Growing, body io.Reader, buf []byte, limit int64) error {
+func copyBody(g sink, body io.Reader, buf []byte, limit int64) error {
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {

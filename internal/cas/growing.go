@@ -13,9 +13,9 @@ import (
 	"chantal/internal/disk"
 )
 
-// holdBack is how many bytes at the end of a file nobody gets before the whole
+// HoldBack is how many bytes at the end of a file nobody gets before the whole
 // has been verified: without them no client takes the file for complete.
-const holdBack = 64 << 10
+const HoldBack = 64 << 10
 
 // Want says what a file that is about to be stored has to be.
 type Want struct {
@@ -318,9 +318,9 @@ func (g *Growing) Ready(ctx context.Context) error {
 func (g *Growing) await(ctx context.Context, off int64) (n int64, end bool, err error) {
 	for {
 		g.mu.Lock()
-		limit := g.written - holdBack
+		limit := g.written - HoldBack
 		if size := g.sizeLocked(); size >= 0 {
-			limit = min(g.written, size-holdBack)
+			limit = min(g.written, size-HoldBack)
 		}
 		if g.ended {
 			limit = g.blob.Size

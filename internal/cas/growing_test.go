@@ -30,8 +30,8 @@ func TestTheEndIsHeldBack(t *testing.T) {
 		size  int64
 		steps map[int]int64 // written → readable
 	}{
-		"known":   {size, map[int]int64{1: 1, 100 << 10: 100 << 10, size - holdBack: size - holdBack, size - 1: size - holdBack, size: size - holdBack}},
-		"unknown": {-1, map[int]int64{1: 0, holdBack: 0, holdBack + 1: 1, 100 << 10: 36 << 10, size: size - holdBack}},
+		"known":   {size, map[int]int64{1: 1, 100 << 10: 100 << 10, size - HoldBack: size - HoldBack, size - 1: size - HoldBack, size: size - HoldBack}},
+		"unknown": {-1, map[int]int64{1: 0, HoldBack: 0, HoldBack + 1: 1, 100 << 10: 36 << 10, size: size - HoldBack}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := open(t, t.TempDir(), Options{})

@@ -185,7 +185,7 @@ func TestAWrongFileIsNeverCompleteInMemoryEither(t *testing.T) {
 		if !errors.As(err, &mm) || !errors.As(ferr, &mm) {
 			t.Errorf("writer: %v, follower: %v", err, ferr)
 		}
-		if got.Len() > size-holdBack || !bytes.HasPrefix(data, got.Bytes()) {
+		if got.Len() > size-HoldBack || !bytes.HasPrefix(data, got.Bytes()) {
 			t.Errorf("the follower got %d of %d bytes", got.Len(), size)
 		}
 	}
