@@ -49,11 +49,12 @@ func newFlight(m *Mirror, r *Repo, p chantal.Promise, follow bool) *flight {
 // stored returns the blob that a promise names; fs.ErrNotExist if the store
 // lacks it or the promise has no digest.
 func (r *Repo) stored(p *chantal.Promise) (cas.Blob, error) {
+	digests := p.Digests
+	if d := p.SHA256(); d != "" {
+		digests = []chantal.Digest{d} // blobs have that name: another digest would lead to the same one
+	}
 	err := error(fs.ErrNotExist)
-	for _, d := range slices.Concat([]chantal.Digest{p.SHA256()}, p.Digests) {
-		if d == "" {
-			continue
-		}
+	for _, d := range digests {
 		var b cas.Blob
 		if b, err = r.m.Store.Find(r.Name, d); err == nil {
 			if err := r.m.whole(b.Digest, b.Size, p.Size); err != nil {

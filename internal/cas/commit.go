@@ -175,14 +175,7 @@ func (s *Store) batch() {
 		}
 	}
 
-	var g errgroup.Group
-	g.SetLimit(syncWorkers)
-	for _, e := range batch {
-		g.Go(func() error { s.settle(e); return nil })
-	}
-	g.Wait()
-	bad := s.syncDirs(batch)
-
+	bad := s.settle(batch)
 	var failed []*entry
 	var stored []chantal.Digest
 	var first error
@@ -245,52 +238,97 @@ func (s *Store) isDropped(e *entry) bool {
 	return e.dropped
 }
 
-// settle syncs one file, gives it its final name, and writes its aliases.
-func (s *Store) settle(e *entry) {
-	e.err, e.dirs = nil, nil
-	if e.path != "" || e.mem != nil {
+// settle makes the entries durable under their final names, as far as their
+// errors do not say otherwise. It returns the folders that could not be synced,
+// with the reason.
+func (s *Store) settle(batch []*entry) (bad map[string]error) {
+	each := func(do func(*entry) error) {
+		var g errgroup.Group
+		g.SetLimit(syncWorkers)
+		for _, e := range batch {
+			if e.err == nil {
+				g.Go(func() error { e.err = do(e); return nil })
+			}
+		}
+		g.Wait()
+	}
+	for _, e := range batch {
+		e.err, e.dirs = nil, nil
+	}
+	each(s.prepare)
+	many := len(batch) >= s.o.SyncAll
+	if many {
+		err := s.disk.SyncAll(s.dir)
+		if many = !errors.Is(err, errors.ErrUnsupported); many && err != nil {
+			for _, e := range batch {
+				e.err, e.suspect = err, e.suspect || e.path != "" && e.err == nil
+			}
+		}
+	}
+	if !many {
+		each(s.syncFile)
+	}
+	each(s.name)
+	dirs := map[string]bool{}
+	for _, e := range batch {
+		for _, d := range e.dirs {
+			dirs[d] = true
+		}
+	}
+	if many {
+		return s.syncAll(dirs)
+	}
+	return s.syncDirs(dirs)
+}
+
+// unnamed reports whether the entry's bytes are not yet under the final name.
+func (s *Store) unnamed(e *entry) bool {
+	return e.mem != nil || e.path != "" && e.path != s.blobPath(e.blob.Digest)
+}
+
+// prepare brings the bytes of an entry into a file that can be synced.
+func (s *Store) prepare(e *entry) error {
+	if !s.unnamed(e) {
+		return nil
+	}
+	if e.suspect || e.mem != nil {
+		if err := s.copyAnew(e, filepath.Dir(s.blobPath(e.blob.Digest))); err != nil {
+			return err
+		}
+	}
+	return s.disk.Times(e.path, time.Now(), e.blob.Modified)
+}
+
+func (s *Store) syncFile(e *entry) error {
+	if !s.unnamed(e) {
+		return nil
+	}
+	err := s.disk.Sync(e.path)
+	e.suspect = e.suspect || err != nil
+	return err
+}
+
+// name gives a synced file its final name, and writes its aliases.
+func (s *Store) name(e *entry) error {
+	if e.path != "" {
 		final := s.blobPath(e.blob.Digest)
 		if e.path != final {
-			if e.err = s.settleFile(e, final); e.err != nil {
-				return
+			if err := s.disk.Rename(e.path, final); err != nil {
+				return err
 			}
+			s.mu.Lock()
+			e.path = final
+			s.mu.Unlock()
 		}
 		e.dirs = append(e.dirs, filepath.Dir(final))
 	}
 	for _, a := range e.aliases {
 		dirs, err := s.writeAlias(a, e.blob.Digest)
 		if err != nil {
-			e.err = fmt.Errorf("alias %s: %w", a, err)
-			return
+			return fmt.Errorf("alias %s: %w", a, err)
 		}
 		e.dirs = append(e.dirs, dirs...)
 	}
-}
-
-func (s *Store) settleFile(e *entry, final string) error {
-	if e.suspect || e.mem != nil {
-		if err := s.copyAnew(e, filepath.Dir(final)); err != nil {
-			return err
-		}
-	}
-	if err := s.disk.Times(e.path, time.Now(), e.blob.Modified); err != nil {
-		return err
-	}
-	if err := s.disk.Sync(e.path); err != nil {
-		e.suspect = true
-		return err
-	}
-	replaced, _ := s.disk.Stat(final) // a damaged one that could not be moved away
-	if err := s.disk.Rename(e.path, final); err != nil {
-		return err
-	}
-	if replaced != nil {
-		s.usage.add(e.blob.Digest, -1, -replaced.Size())
-	}
-	s.usage.add(e.blob.Digest, 1, e.blob.Size)
-	s.mu.Lock()
-	e.path = final
-	s.mu.Unlock()
 	return nil
 }
 
@@ -343,14 +381,23 @@ func (s *Store) openEntry(e *entry) (*disk.File, error) {
 	return s.disk.Open(e.path)
 }
 
-// syncDirs syncs the folders of all entries once and returns the errors.
-func (s *Store) syncDirs(batch []*entry) map[string]error {
-	dirs := make(map[string]bool)
-	for _, e := range batch {
-		for _, d := range e.dirs {
-			dirs[d] = true
+// syncAll syncs folders together, and returns those with the error where that
+// failed.
+func (s *Store) syncAll(dirs map[string]bool) map[string]error {
+	err := s.disk.SyncAll(s.dir)
+	bad := make(map[string]error)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for d := range dirs {
+		if s.settled[d] = err == nil; err != nil {
+			bad[d] = err
 		}
 	}
+	return bad
+}
+
+// syncDirs syncs folders one by one and returns the errors.
+func (s *Store) syncDirs(dirs map[string]bool) map[string]error {
 	var mu sync.Mutex
 	bad := make(map[string]error)
 	var g errgroup.Group

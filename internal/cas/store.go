@@ -53,7 +53,8 @@ type Options struct {
 	Disk       disk.Disk     // default: the operating system's
 	Log        *slog.Logger  // default: nothing is logged
 	SyncEvery  time.Duration // how long a verified blob waits to be made durable at most; 200 ms
-	SyncFiles  int           // that many waiting blobs are made durable at once; 64
+	SyncFiles  int           // that many waiting blobs are made durable without waiting longer; 1,000
+	SyncAll    int           // from that many on with the whole file system, not one by one; 32
 	DerivedMax int64         // bytes that derived files may take together; 2 GiB
 	MemoryMax  int64         // bytes that may be kept in memory together while the disk takes no writes; 256 MiB
 }
@@ -121,7 +122,10 @@ func Open(dir string, o Options) (*Store, error) {
 		o.SyncEvery = 200 * time.Millisecond
 	}
 	if o.SyncFiles <= 0 {
-		o.SyncFiles = 64
+		o.SyncFiles = 1000
+	}
+	if o.SyncAll <= 0 {
+		o.SyncAll = 32
 	}
 	if o.DerivedMax <= 0 {
 		o.DerivedMax = 2 << 30

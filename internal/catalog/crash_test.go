@@ -34,8 +34,9 @@ type works struct {
 	*Catalog
 }
 
-func openWorks(dir string, d disk.Disk, now func() time.Time) (*works, error) {
-	store, err := cas.Open(dir, cas.Options{Disk: d, SyncEvery: time.Millisecond, DerivedMax: 9000})
+// syncAll is from how many blobs on they are made durable together.
+func openWorks(dir string, d disk.Disk, now func() time.Time, syncAll int) (*works, error) {
+	store, err := cas.Open(dir, cas.Options{Disk: d, SyncEvery: time.Millisecond, SyncAll: syncAll, DerivedMax: 9000})
 	if err != nil {
 		return nil, err
 	}
@@ -240,9 +241,9 @@ func (l *workload) collect(used []byte) {
 }
 
 // session is one run of the server from start to end.
-func (l *workload) session(n int) {
+func (l *workload) session(n, syncAll int) {
 	l.t.Helper()
-	w, err := openWorks(l.dir, l.rec.Disk(), l.clk.now)
+	w, err := openWorks(l.dir, l.rec.Disk(), l.clk.now, syncAll)
 	l.must(err)
 	l.w = w
 	tick := func() { l.clk.set(l.clk.now().Add(time.Minute)) }
@@ -289,10 +290,10 @@ func (l *workload) session(n int) {
 func TestAfterACrashAnywhereNothingIsLost(t *testing.T) {
 	dir := t.TempDir()
 	l := &workload{t: t, dir: filepath.Join(dir, "store"), memory: inMemory(t), rec: disktest.NewRecorder(dir), clk: newClock(), heads: map[string]chantal.Observation{}}
-	l.session(1)
-	l.session(2)
+	l.session(1, 1)
+	l.session(2, 1000)
 	kinds := l.rec.Kinds()
-	for _, k := range []disk.Kind{disk.Create, disk.Append, disk.Write, disk.Truncate, disk.Sync, disk.Close, disk.Mkdir, disk.Rename, disk.Remove, disk.Times, disk.Update} {
+	for _, k := range []disk.Kind{disk.Create, disk.Append, disk.Write, disk.Truncate, disk.Sync, disk.SyncAll, disk.Close, disk.Mkdir, disk.Rename, disk.Remove, disk.Times, disk.Update} {
 		if kinds[k] == 0 {
 			t.Errorf("the workload has no %s", k)
 		}
@@ -389,7 +390,7 @@ func (l *workload) crash(n int, c disktest.Crash, left *disktest.Left) {
 		}
 		return do()
 	}}
-	w, err := openWorks(data, quick, l.clk.now)
+	w, err := openWorks(data, quick, l.clk.now, 0)
 	if err != nil {
 		fail(fmt.Errorf("it does not open: %w", err))
 		return
@@ -406,7 +407,7 @@ func (l *workload) crash(n int, c disktest.Crash, left *disktest.Left) {
 		fail(err)
 	}
 	before := files(data)
-	if w, err = openWorks(data, quick, l.clk.now); err != nil {
+	if w, err = openWorks(data, quick, l.clk.now, 0); err != nil {
 		fail(fmt.Errorf("it does not open again: %w", err))
 		return
 	}

@@ -28,6 +28,7 @@ const (
 	Write    Kind = "write"    // add bytes to the end of a file
 	Truncate Kind = "truncate" // cut a file
 	Sync     Kind = "sync"     // bring what a file or folder holds to the disk
+	SyncAll  Kind = "syncall"  // bring everything of a file system to its disk
 	Close    Kind = "close"    // close a file that was open for writing
 	Mkdir    Kind = "mkdir"    // make a folder
 	Rename   Kind = "rename"   // give a file another name, in place of what has it
@@ -126,6 +127,15 @@ func (d Disk) Sync(name string) error {
 		}
 		return errors.Join(f.Sync(), f.Close())
 	})
+}
+
+// SyncAll returns when everything that was written to the file system which
+// holds the folder name is on the disk, by whoever it was written. For many
+// files it is much faster than Sync of each. The error is
+// errors.ErrUnsupported where the operating system has no such thing; after
+// another one bytes may be lost as after Sync.
+func (d Disk) SyncAll(name string) error {
+	return d.do(Op{Kind: SyncAll, Path: name}, func() error { return syncAll(name) })
 }
 
 // Update calls write, which changes the file and syncs it by means of its own.

@@ -79,7 +79,7 @@ func (r *Recorder) around(op *disk.Op, do func() error) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if op.Kind == disk.Sync {
+	if op.Kind == disk.Sync || op.Kind == disk.SyncAll {
 		do = func() error { _, err := os.Lstat(op.Path); return err }
 	}
 	err := do()
@@ -246,6 +246,11 @@ func (m *image) apply(r *Recorder, s step, torn bool) error {
 		f.synced = f.data
 	case disk.Sync:
 		m.sync(name, f)
+	case disk.SyncAll:
+		for _, f := range m.now {
+			f.synced, f.syncedChanged = f.data, f.changed
+		}
+		m.sure = maps.Clone(m.now)
 	case disk.Write, disk.Truncate, disk.Times:
 		if f == nil {
 			return fmt.Errorf("no file has that name")
