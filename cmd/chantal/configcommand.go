@@ -62,12 +62,15 @@ func checkConfig(c *cli.Context, env *environment) error {
 	case path == "":
 		return env.print("no configuration file; the defaults hold\n")
 	default:
-		repositories := fmt.Sprintf("%d repositories", len(settings.Repos))
-		if len(settings.Repos) == 1 {
-			repositories = "1 repository"
-		}
-		return env.print(fmt.Sprintf("%s: no mistakes, %s\n", path, repositories))
+		return env.print(fmt.Sprintf("%s: no mistakes, %s\n", path, repositories(len(settings.Repos))))
 	}
+}
+
+func repositories(n int) string {
+	if n == 1 {
+		return "1 repository"
+	}
+	return number(n) + " repositories"
 }
 
 func showConfig(c *cli.Context, env *environment) error {

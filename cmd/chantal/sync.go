@@ -248,7 +248,7 @@ func (env *environment) printSync(r syncReport) error {
 		parts = append(parts, count(r.Failed, "failure"))
 	}
 	if n := len(slices.DeleteFunc(slices.Clone(r.Repos), func(s syncResult) bool { return s.Error == "" })); n > 0 {
-		parts = append(parts, count(n, "repository")+" given up")
+		parts = append(parts, repositories(n)+" given up")
 	}
 	return &failure{
 		Message: "not everything is there: " + strings.Join(parts, ", "),
