@@ -207,11 +207,12 @@ func setup(env *testscript.Env) error {
 
 func condition(cond string) (bool, error) {
 	program := map[string]func() (string, error){
-		"apt":  func() (string, error) { return exec.LookPath("apt-get") },
-		"dnf":  func() (string, error) { return exec.LookPath("dnf") },
-		"gpgv": func() (string, error) { return exec.LookPath("gpgv") },
-		"pip":  func() (string, error) { return python("pip") },
-		"uv":   func() (string, error) { return python("uv") },
+		"apt":          func() (string, error) { return exec.LookPath("apt-get") },
+		"dnf":          func() (string, error) { return exec.LookPath("dnf") },
+		"createrepo_c": func() (string, error) { return exec.LookPath("createrepo_c") },
+		"gpgv":         func() (string, error) { return exec.LookPath("gpgv") },
+		"pip":          func() (string, error) { return python("pip") },
+		"uv":           func() (string, error) { return python("uv") },
 	}[cond]
 	if program == nil {
 		return false, fmt.Errorf("no condition %q", cond)

@@ -81,6 +81,7 @@ func parseItem(s string) (item, error) {
 //	copy NAME PREFIX                   publishes it there too, as it is now and stays
 //	metalink PATH NAME URL…            (rpm) puts a list of mirrors there, which names the present repomd.xml
 //	mirrorlist PATH URL…               the same without naming anything
+//	folder NAME DIR                    publishes what lies in a folder, as createrepo_c left it
 //	put PATH TEXT, remove PATH         changes one file and nothing that speaks of it
 //	save PATH FILE                     what is served there
 //	fail FAULT PREFIX [TIMES], heal, release
@@ -260,6 +261,8 @@ func (w *world) control(ts *testscript.TestScript, verb string, args []string) e
 	switch verb {
 	case "put":
 		s.Put(args[0], testenv.File{Content: []byte(args[1]), Modified: time.Now()})
+	case "folder":
+		return publishFolder(s, args[0], ts.MkAbs(args[1]))
 	case "remove":
 		s.Put(args[0], testenv.File{})
 		if w.files != nil {
@@ -313,4 +316,29 @@ func (w *world) control(ts *testscript.TestScript, verb string, args []string) e
 		return fmt.Errorf("upstream cannot %q", verb)
 	}
 	return nil
+}
+
+// publishFolder publishes the files below dir under /NAME/.
+func publishFolder(s *testenv.Server, name, dir string) error {
+	files := testenv.Files{}
+	err := filepath.WalkDir(dir, func(at string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		content, err := os.ReadFile(at)
+		if err != nil {
+			return err
+		}
+		path, err := filepath.Rel(dir, at)
+		files[filepath.ToSlash(path)] = testenv.File{Content: content, Modified: info.ModTime()}
+		return err
+	})
+	if err == nil {
+		s.Publish(name, files)
+	}
+	return err
 }

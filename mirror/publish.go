@@ -141,10 +141,11 @@ func (p *publishing) tree(name string, progress func(string)) error {
 		states = append(states, s)
 	}
 	last := states[len(states)-1]
-	if last.gen.Roots[0].Path == name {
+	class := p.repo.Format.Classify(last.gen.Roots[0].Path)
+	if class.Kind != chantal.Root {
 		// A file that nothing promises stays what it is: a key, a changelog.
 		// What could be a package or speak of one is not part of an edition.
-		if p.repo.Format.Classify(name).Kind == chantal.Opaque {
+		if class.Kind == chantal.Opaque {
 			p.add(name, last.gen.Roots)
 		}
 		return nil

@@ -170,6 +170,10 @@ func (p *publication) Write(suffix string, algos []string, fill func(io.Writer) 
 	if err := errors.Join(b.Flush(), packer.Close()); err != nil {
 		return w, err
 	}
+	// Roots promise the index with one of these alone, perhaps.
+	if err := g.Alias(stored.digests()...); err != nil {
+		return w, err
+	}
 	if _, err := g.Commit(); err != nil {
 		return w, err
 	}

@@ -137,8 +137,13 @@ func (l *local) PublishSnapshot(ctx context.Context, r publishRequest, progress 
 			Sources: sources, Keep: keeps(repo), All: r.All, Resign: r.Resign && r.Filter == "",
 			Signer: signer, Date: time.Now().Add(-signBack).UTC().Truncate(time.Second),
 		}, progress)
-		for _, tree := range made.Left {
-			progress(fmt.Sprintf("%s %s is left out: no index of its packages is stored", repo.Name, tree))
+		const few = 10 // lines about single trees
+		for i, tree := range made.Left {
+			if len(made.Left) > few && i == few-1 {
+				progress(fmt.Sprintf("%d more of %s are left out", len(made.Left)-i, repo.Name))
+				break
+			}
+			progress(fmt.Sprintf("%s %s is left out: of its packages none is known, or held", repo.Name, tree))
 		}
 		seen, kept = seen+made.Seen, kept+made.Kept
 		if err == nil && r.Filter != "" && made.Kept == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -208,6 +209,19 @@ func (g *Growing) Written() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.written
+}
+
+// Alias has the blob found under ds, too: digests of all that is written, which
+// the caller has computed itself. It is called before Commit, at most once.
+func (g *Growing) Alias(ds ...chantal.Digest) error {
+	_, paths, err := Want{Repo: g.w.Repo, Path: g.w.Path, Digests: ds}.ready()
+	if err != nil {
+		return err
+	}
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	g.aliases = append(slices.Clip(g.aliases), paths...)
+	return nil
 }
 
 // Commit verifies size and digests. On success the blob can be opened at once

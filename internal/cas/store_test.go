@@ -503,3 +503,32 @@ func BenchmarkPut50KB(b *testing.B) {
 		b.ReportMetric(time.Since(start).Seconds(), "s-durable")
 	}
 }
+
+// What is made here has no promise yet: its digests are known at the end.
+func TestAliasesOfWhatIsMadeHere(t *testing.T) {
+	s := open(t, t.TempDir(), Options{SyncEvery: time.Hour})
+	body := content(3, 100)
+	g, err := s.Create(Want{Repo: "a", Size: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s512, m5 := chantal.Digest(fmt.Sprintf("sha512:%x", sha512.Sum512(body))), chantal.Digest(fmt.Sprintf("md5:%x", md5.Sum(body)))
+	if _, err := g.Write(body); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Alias(s512); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := s.Find("b", s512); err != nil || b.Digest != sha(body) {
+		t.Errorf("by sha512: %v %v", b, err)
+	}
+	if b, err := s.Find("a", m5); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("by md5, of which nobody spoke: %v %v", b, err)
+	}
+	if err := g.Alias("sha512:00"); err == nil {
+		t.Error("a digest that is none gives no error")
+	}
+}

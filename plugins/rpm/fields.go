@@ -47,6 +47,15 @@ func (e *edition) field(s *source, p *chantal.Promise, element []byte, name stri
 		}
 		return s.streams[nevra(p.Package.Name, p.Package.Version, p.Package.Arch)], nil
 	}
+	if name == "source" {
+		built, err := place{path: "format/sourcerpm"}.read(element)
+		if err != nil || built == "" {
+			return p.Package.Name, err // it is one itself
+		}
+		built, _, _ = cutLast(built, "-") // the release
+		built, _, _ = cutLast(built, "-") // the version
+		return built, nil
+	}
 	at, ok := placeOf(name)
 	if !ok {
 		return "", nil

@@ -27,7 +27,7 @@ var _ chantal.Publisher = Format{}
 //
 // Fields of a package are those of its element in primary.xml: "summary",
 // "description", "packager", "url", "license", "vendor", "group", "buildhost",
-// "sourcerpm", "epoch", "version", "release", "size" and "installed-size" in
+// "sourcerpm", "source" (the name in that), "epoch", "version", "release", "size" and "installed-size" in
 // bytes, "buildtime" in seconds since 1970; "provides", "requires" and the
 // other relations as the names in them, separated by ", "; and "module", the
 // NAME:STREAM of a document that lists the package.

@@ -90,7 +90,7 @@ func lists(suffix string, packages ...rpmOf) []index {
 		fmt.Fprintf(&primary, "<package type=\"rpm\">\n  <name>%s</name>\n  <arch>%s</arch>\n  %s\n", name, arch, evr)
 		fmt.Fprintf(&primary, "  <checksum type=\"sha256\" pkgid=\"YES\">%s</checksum>\n  <summary>About %s &amp; more</summary>\n", p.pkgid(), name)
 		fmt.Fprintf(&primary, "  <x:new kind='&lt;package>'/>\n  <size package=\"%d\" installed=\"9\"/>\n  <location href=%q/>\n", len(p), p.path())
-		fmt.Fprintf(&primary, "  <format><rpm:license>MIT</rpm:license><rpm:vendor/><rpm:sourcerpm>%s.src.rpm</rpm:sourcerpm>\n", name)
+		fmt.Fprintf(&primary, "  <format><rpm:license>MIT</rpm:license><rpm:vendor/><rpm:sourcerpm>%s-s-1-1.src.rpm</rpm:sourcerpm>\n", name)
 		fmt.Fprintf(&primary, "  <rpm:provides><rpm:entry name=\"%s\"/><rpm:entry name=\"lib(x)\"/></rpm:provides></format>\n</package>\n", name)
 		fmt.Fprintf(&filelists, "<package pkgid=%q name=%q arch=%q>\n  %s\n  <file>/usr/%s</file>\n</package>\n", p.pkgid(), name, arch, evr, name)
 		fmt.Fprintf(&other, "<package pkgid=%q name=%q arch=%q>%s<changelog>%s</changelog></package>\n", p.pkgid(), name, arch, evr, name)
@@ -307,7 +307,7 @@ func TestFields(t *testing.T) {
 	_, err := Format{}.Publish([]chantal.Contents{repository(t, "sha256", true, all...)}, func(_ int, p *chantal.Promise, field func(string) string) (bool, error) {
 		if p.Package.Name == "b" {
 			for _, name := range []string{
-				"summary", "license", "vendor", "sourcerpm", "epoch", "version", "release", "size", "installed-size", "provides", "requires", "module", "buildtime",
+				"summary", "license", "vendor", "sourcerpm", "source", "epoch", "version", "release", "size", "installed-size", "provides", "requires", "module", "buildtime",
 			} {
 				got[name] = field(name)
 			}
@@ -318,7 +318,7 @@ func TestFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"summary": "About b & more", "license": "MIT", "vendor": "", "sourcerpm": "b.src.rpm", "epoch": "2", "version": "1.0", "release": "3",
+		"summary": "About b & more", "license": "MIT", "vendor": "", "sourcerpm": "b-s-1-1.src.rpm", "source": "b-s", "epoch": "2", "version": "1.0", "release": "3",
 		"size": "16", "installed-size": "9", "provides": "b, lib(x)", "requires": "", "module": "tools:1.10", "buildtime": "",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
