@@ -68,7 +68,7 @@ func parseItem(s string) (item, error) {
 // upstream makes and changes the archives:
 //
 //	start                              an empty server; sets $UPSTREAM
-//	apt NAME OPTION… PACKAGE…          suite=S component=C by-hash flat no-release no-inrelease sha512
+//	apt NAME OPTION… PACKAGE…          suite=S component=C by-hash flat no-release no-inrelease sha512 expired
 //	rpm NAME OPTION… PACKAGE…          simple
 //	pypi NAME OPTION… PACKAGE…         html other-host
 //	publish NAME PACKAGE…              adds packages, publishes
@@ -119,7 +119,7 @@ func (w *world) create(ts *testscript.TestScript, kind, name string, args []stri
 		switch k, v, _ := strings.Cut(a, "="); k {
 		case "suite", "component":
 			options[k] = v
-		case "by-hash", "flat", "no-release", "no-inrelease", "sha512", "simple", "html", "other-host":
+		case "by-hash", "flat", "no-release", "no-inrelease", "sha512", "expired", "simple", "html", "other-host":
 			options[k] = "yes"
 		default:
 			items = append(items, a)
@@ -139,6 +139,9 @@ func (w *world) create(ts *testscript.TestScript, kind, name string, args []stri
 			a.Suites = nil
 		}
 		a.ByHash, a.SHA512 = has("by-hash"), has("sha512")
+		if has("expired") {
+			a.ValidFor = time.Minute // of an hour ago
+		}
 		a.ReleaseGPG, a.NoInline = !has("no-release"), has("no-inrelease")
 		w.repos[name] = a
 	case "rpm":

@@ -95,6 +95,7 @@ type Mirror struct {
 	bindings *lru.Cache[pairKey, *pair]
 	refused  *lru.Cache[string, refusal]
 	wants    wantSet
+	signings *signings
 }
 
 // Repo is one repository of a Mirror.
@@ -126,6 +127,7 @@ func New(o Options) *Mirror {
 	m.states, _ = lru.New[stateKey, state](20_000)
 	m.listings, _ = lru.New[listingKey, *listing](512)
 	m.small = newSmallBlobs()
+	m.signings = newSignings()
 	m.proven, _ = lru.New[chantal.Digest, int64](10_000)
 	m.bindings, _ = lru.New[pairKey, *pair](100_000)
 	m.refused, _ = lru.New[string, refusal](10_000)

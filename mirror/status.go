@@ -350,6 +350,31 @@ func (r *Repo) MainRoots() ([]MainRoot, error) {
 	return roots, nil
 }
 
+// MainRootsAt returns the main roots of the trees that a line has at an
+// instant.
+func (r *Repo) MainRootsAt(line string, at time.Time) ([]MainRoot, error) {
+	names, err := r.m.Catalog.TreesAt(line, at)
+	if err != nil {
+		return nil, err
+	}
+	var roots []MainRoot
+	for _, name := range names {
+		s, err := r.stateAt(line, name, at)
+		if err != nil {
+			return nil, err
+		}
+		if s.gen.Roots[0].Path == name {
+			continue
+		}
+		body, err := r.rootBody(&s.gen.Roots[0])
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, MainRoot{name, body})
+	}
+	return roots, nil
+}
+
 // Addresses returns the upstream URLs without passwords.
 func (r *Repo) Addresses() []string {
 	list := make([]string, 0, len(r.bases))

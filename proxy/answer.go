@@ -75,8 +75,11 @@ func (h *Handler) open(r *http.Request, t *target, view chantal.View) (*answer, 
 	if f.ByDigest || frozen && t.pinned {
 		a.cache = immutable
 	}
-	if !t.pinned && !t.state.Live {
+	if !t.pinned && (!t.state.Live || t.ref.Signed) {
 		a.dated = false // the URL had other states, and will have
+	}
+	if t.ref.Signed && f.Kind == chantal.Root {
+		a.cache = revalidate
 	}
 	if f.Kind == chantal.Root {
 		if renderer, ok := t.repo.Format.(chantal.Renderer); ok {

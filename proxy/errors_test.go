@@ -111,6 +111,7 @@ func TestErrorsOfRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.add("later", "apt", "http://c.mirror.example.org/later/")
+	s.add("index", "pypi", "http://c.mirror.example.org/simple/")
 	for _, base := range []string{"/debian/", "/b/debian/"} {
 		s.up.Fail(testenv.Corrupt, base+suite.PoolPath(wrong), -1)
 		s.up.Fail(testenv.NotFound, base+suite.PoolPath(gone), -1)
@@ -131,7 +132,8 @@ func TestErrorsOfRequests(t *testing.T) {
 		"/debian/" + suite.PoolPath(wrong):  502,
 		"/debian/" + suite.PoolPath(hello):  503,
 		"/debian/dists/portal/InRelease":    502,
-		"/debian@prod+signed/" + inRelease:  501,
+		"/index@prod+signed/simple/six/":    501,
+		"/debian@nope+signed/" + inRelease:  404,
 		"/debian@live~build-1/" + inRelease: 501,
 		"/debian~build-1/" + inRelease:      501,
 		"/-/ui/":                            501,
@@ -199,7 +201,7 @@ func TestErrorsOfForwardRequests(t *testing.T) {
 		{"this machine", "http://127.0.0.1:9/debian/dists/bookworm/InRelease", "", 403},
 		{"a portal", "http://www.example.org/portal/debian/dists/bookworm/InRelease", "", 502},
 		{"an unknown ref", known + inRelease, "nope", 404},
-		{"a signed ref", known + inRelease, "prod+signed", 501},
+		{"an unknown signed ref", known + inRelease, "nope+signed", 404},
 		{"a recording", known + inRelease, "live~b", 501},
 		{"another host under a ref", "http://www.example.org/index.html", "prod", 404},
 		{"an unknown repository under a ref", "http://new.example.org/debian/dists/bookworm/InRelease", "prod", 404},

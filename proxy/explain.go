@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"chantal"
 	"chantal/mirror"
 )
 
@@ -62,6 +63,9 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 		return e, nil
 	}
 	e := Explained{Repo: t.repo.Name, Ref: t.ref.String(), Path: t.path}
+	if err := t.signable(); err != nil {
+		return failed(e, err), nil
+	}
 	path := t.repo.Canonical(t.path)
 	root, lists := t.repo.OwnLists()
 	form, isList := t.repo.OwnList(path)
@@ -81,6 +85,8 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 		return failed(e, err), nil
 	}
 	switch {
+	case t.ref.Signed && e.Kind == chantal.Root.String():
+		e.Digests, e.Size, e.Verdict = nil, 0, "signed here when it is asked for; what it is made of: "+e.Verdict
 	case t.began != "" && path == root && !slices.Contains(e.Digests, t.began):
 		e.Verdict = "a list of mirrors named the root of another generation: that is answered while it is retained, and 404 then"
 	case isList:

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"chantal"
 	"chantal/internal/httpcache"
 	"chantal/mirror"
 	"chantal/snapshot"
@@ -30,7 +31,8 @@ type Options struct {
 	API     http.Handler      // below /-/api/v1/
 	Metrics *Metrics
 	CA      []byte                                     // certificate of the own CA in PEM; nil where there is none
-	Key     func() (armored, binary []byte, err error) // the public key that roots made here are signed with
+	Signer  func() (chantal.Signer, error)             // signs roots anew
+	Key     func() (armored, binary []byte, err error) // the public half of its key
 
 	Clients    []netip.Prefix // who may use the server
 	Discover   bool           // recognise repositories that are not configured

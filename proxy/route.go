@@ -283,6 +283,26 @@ func (t *target) redirect(canonical string) *answer {
 
 // view returns the view of the target's ref.
 func (h *Handler) view(r *http.Request, t *target) (chantal.View, error) {
+	if err := t.signable(); err != nil {
+		return nil, err
+	}
+	base, err := h.stateView(r, t)
+	if err != nil || !t.ref.Signed {
+		return base, err
+	}
+	return t.repo.Signed(base, mirror.Place{Ref: t.ref.String(), Shared: !t.pinned}, h.Signer), nil
+}
+
+// signable refuses +signed where the repository's roots cannot be signed anew.
+func (t *target) signable() error {
+	if t.ref.Signed && !t.repo.Signs() {
+		return &snapshot.UnsupportedError{Ref: t.ref.String(), Part: "+signed for repositories of type " + t.repo.Type}
+	}
+	return nil
+}
+
+// stateView returns the view of the target's state, as it was published.
+func (h *Handler) stateView(r *http.Request, t *target) (chantal.View, error) {
 	if t.state.Live {
 		if t.repo.Retired {
 			return nil, &statusError{http.StatusNotFound, "repository " + t.repo.Name + " is no longer configured: only its snapshots and instants are answered, /" + t.repo.Name + "@REF/"}
@@ -354,7 +374,7 @@ func (h *Handler) connect(w http.ResponseWriter, r *http.Request) {
 		}
 		refusal := ""
 		switch {
-		case parsed.Name != snapshot.Live:
+		case parsed.Name != snapshot.Live || parsed.Signed:
 			refusal = "under ref " + ref + " only hosts of configured repositories can be reached over https, with forward.intercept: configured; use an http:// source or a mirror URL"
 		case h.NoTunnel:
 			refusal = "this proxy tunnels no https (forward.connect: deny); use an http:// source, http://HTTPS///host/path or a mirror URL"

@@ -83,9 +83,6 @@ func (n *Names) Resolve(r Ref) (*State, error) {
 	if r.Recording != "" {
 		return nil, &UnsupportedError{r.String(), "recordings (~" + r.Recording + ")"}
 	}
-	if r.Signed {
-		return nil, &UnsupportedError{r.String(), "+signed"}
-	}
 	if r.Name == "" || r.Name == Live {
 		return &State{Ref: r, Live: true}, nil
 	}

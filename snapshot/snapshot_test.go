@@ -175,7 +175,7 @@ func TestResolveNeverTakesAnUnknownRefForLive(t *testing.T) {
 			t.Errorf("%q: %+v, %v", text, s, err)
 		}
 	}
-	for _, text := range []string{"live+signed", "live~b", "prod+signed", "prod~b", "2026-11-23+signed"} {
+	for _, text := range []string{"live~b", "prod~b", "prod+signed~b"} {
 		var unsupported *UnsupportedError
 		s, err := b.resolve(t, text)
 		if !errors.As(err, &unsupported) {

@@ -149,6 +149,8 @@ type (
 	snapshotRepo struct {
 		Repo    string `json:"repo"`
 		Edition bool   `json:"edition,omitempty"` // its metadata was made, and signed, here
+		// Suites are those of an edition of type apt, in lists.
+		Suites []suiteRow `json:"suites,omitempty"`
 		*SnapshotCount
 	}
 

@@ -24,6 +24,43 @@ type order struct {
 	ref   string    // "" for live
 	repos []repoRow // of the client's type; none where only proxy lines are wanted
 	one   bool      // a repository was named
+
+	editions map[string]bool // repositories whose roots were made here under the ref
+}
+
+// signed reports whether the ref asks for roots that are signed here.
+func (o order) signed() bool {
+	ref, _, _ := strings.Cut(o.ref, "~")
+	return strings.HasSuffix(ref, "+signed")
+}
+
+// findEditions notes which repositories the ref has editions of; their suites
+// are what these have.
+func (o *order) findEditions(ctx context.Context, b backend) error {
+	ref, _, _ := strings.Cut(o.ref, "~")
+	ref = strings.TrimSuffix(ref, "+signed")
+	if ref == "" {
+		return nil
+	}
+	all, err := b.Snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	o.editions = map[string]bool{}
+	for _, s := range all {
+		for _, held := range s.Repos {
+			if s.Name != ref || !held.Edition {
+				continue
+			}
+			o.editions[held.Repo] = true
+			for i := range o.repos {
+				if r := &o.repos[i]; r.Name == held.Repo && held.Suites != nil {
+					r.Suites = held.Suites
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // clientKinds holds what client prints for.
@@ -75,6 +112,9 @@ func clientCommand(do func(action) cli.ActionFunc) *cli.Command {
 			return connected(func(c *cli.Context, env *environment, b backend) error {
 				var err error
 				if o.repos, err = reposFor(c.Context, b, kind.repoType, repo); err != nil {
+					return err
+				}
+				if err := o.findEditions(c.Context, b); err != nil {
 					return err
 				}
 				o.at = env.address(c.Context, b)

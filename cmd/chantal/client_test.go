@@ -23,6 +23,9 @@ func TestClientLines(t *testing.T) {
 		"apt":            "client apt",
 		"apt-ref":        "client apt debian@2026-11-23T08:15:00Z",
 		"apt-unseen":     "client apt new",
+		"apt-edition":    "client apt debian@web",
+		"apt-signed":     "client apt debian@prod+signed",
+		"dnf-edition":    "client dnf @web",
 		"apt-proxy":      "client apt --proxy",
 		"apt-proxy-ref":  "client apt debian@2026-11-23T08:15:00Z --proxy",
 		"apt-snapshots":  "client apt --snapshots",
@@ -39,6 +42,7 @@ func TestClientLines(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShell(t)
+			s.shelf.snapshots["web"] = snapshotReport{Name: "web", Repos: []snapshotRepo{{Repo: "debian", Edition: true}, {Repo: "epel", Edition: true}}}
 			code, got, stderr := s.run(t.Context(), strings.Fields(line)...)
 			if code != 0 || stderr != "" {
 				t.Fatalf("exit %d, %s", code, stderr)

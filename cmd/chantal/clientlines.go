@@ -74,7 +74,7 @@ func aptProxy(o order) string {
 	b.WriteString("// for /etc/apt/apt.conf.d/99chantal\n")
 	b.WriteString("// apt silently ignores a root older than the one it has from the same URL: this moves a client only\n")
 	b.WriteString("// forward. To go back, use a mirror URL with the ref in its path (chantal client apt REPO@REF), a ref\n")
-	b.WriteString("// with +signed (not in this version), or empty /var/lib/apt/lists first.\n")
+	b.WriteString("// with +signed, or empty /var/lib/apt/lists first.\n")
 	fmt.Fprintf(&b, "Acquire::http::Proxy \"%s\";\n", o.at.url(o.ref))
 	return b.String()
 }
@@ -94,14 +94,27 @@ func aptSources(o order) string {
 			if s.components != "" {
 				fmt.Fprintf(&b, "Components: %s\n", s.components)
 			}
-			if r.Keyring != "" {
-				fmt.Fprintf(&b, "Signed-By: %s\n", r.Keyring)
-			} else {
-				b.WriteString("# Signed-By: the vendor's key; without it apt uses all keys it trusts\n")
-			}
+			b.WriteString(o.signedBy(r))
 		}
 	}
 	return b.String()
+}
+
+// ownKey is where clients keep the key of this server.
+const ownKey = "/etc/apt/keyrings/chantal.asc"
+
+// signedBy returns the lines that name the keys of a repository's roots.
+func (o order) signedBy(r repoRow) string {
+	get := "# its key: curl -o " + ownKey + " " + o.at.url("") + "/-/key.asc\n"
+	switch {
+	case o.signed() && r.Keyring != "" && !o.editions[r.Name]: // the same source without +signed is the vendor's
+		return get + "Signed-By: " + r.Keyring + " " + ownKey + "\n"
+	case o.signed() || o.editions[r.Name]:
+		return get + "Signed-By: " + ownKey + "\n"
+	case r.Keyring != "":
+		return "Signed-By: " + r.Keyring + "\n"
+	}
+	return "# Signed-By: the vendor's key; without it apt uses all keys it trusts\n"
 }
 
 // stanza is suites that have the same components.
@@ -216,17 +229,34 @@ func dnfMirror(o order) string {
 	var b strings.Builder
 	b.WriteString("# for /etc/yum.repos.d/chantal.repo\n")
 	for _, r := range o.repos {
-		b.WriteString(dnfSection(r, "baseurl", o.mirror(r)+"/"))
+		own := ""
+		if o.editions[r.Name] {
+			own = o.at.url("") + "/-/key.asc"
+		}
+		b.WriteString(dnfSection(r, "baseurl", o.mirror(r)+"/", own))
 	}
 	return b.String()
 }
 
-func dnfSection(r repoRow, key, at string) string {
+// dnfSection is the section of a repository. own is the URL of the key that its
+// metadata is signed with, where that was made here; the packages are the
+// vendor's.
+func dnfSection(r repoRow, key, at, own string) string {
 	section := fmt.Sprintf("\n[%s]\nname=%s\n%s=%s\nenabled=1\ngpgcheck=1\n", r.Name, r.Name, key, at)
+	var keys []string
 	if r.Keyring != "" {
-		return section + "gpgkey=file://" + r.Keyring + "\n"
+		keys = append(keys, "file://"+r.Keyring)
+	} else {
+		section += "# gpgkey=the vendor's key, where it is not imported yet\n"
 	}
-	return section + "# gpgkey=the vendor's key, where it is not imported yet\n"
+	if own != "" {
+		keys = append(keys, own)
+		section += "repo_gpgcheck=1\n"
+	}
+	if len(keys) > 0 {
+		section += "gpgkey=" + strings.Join(keys, " ") + "\n"
+	}
+	return section
 }
 
 // dnfProxy prints the lines for all repositories, or with one named its whole
@@ -249,7 +279,7 @@ func dnfProxy(o order) string {
 		case len(r.Upstream) > 0:
 			at = r.Upstream[0]
 		}
-		b.WriteString(dnfSection(r, key, at) + proxy)
+		b.WriteString(dnfSection(r, key, at, "") + proxy)
 	}
 	return b.String()
 }

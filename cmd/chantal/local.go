@@ -51,7 +51,7 @@ func (l *local) Repos(ctx context.Context) ([]repoRow, error) {
 			Artifacts: s.Cached, Bytes: s.Bytes, Keyring: l.keyring(r.Name), Configured: l.configured(r.Name),
 		}
 		if r.Type == config.Apt {
-			if row.Suites, err = releaseRows(r); err != nil {
+			if row.Suites, err = releaseRows(r.MainRoots()); err != nil {
 				return nil, err
 			}
 		}
@@ -73,18 +73,14 @@ func (l *local) keyring(name string) string {
 	return ""
 }
 
-// releaseRows reads what the newest Release of each tree says of itself.
-func releaseRows(r *mirror.Repo) ([]suiteRow, error) {
+// releaseRows reads what the Release of each tree says of itself.
+func releaseRows(roots []mirror.MainRoot, err error) ([]suiteRow, error) {
 	var rows []suiteRow
-	roots, err := r.MainRoots()
-	if err != nil {
-		return nil, err
-	}
 	for _, root := range roots {
 		d := apt.Describe(root.Content)
 		rows = append(rows, suiteRow{Tree: root.Tree, Origin: d.Origin, Label: d.Label, Components: d.Components})
 	}
-	return rows, nil
+	return rows, err
 }
 
 func (l *local) Generations(context.Context) ([]generationRow, error) {
@@ -156,9 +152,28 @@ func (l *local) Snapshots(ctx context.Context) ([]snapshotReport, error) {
 	}
 	reports := []snapshotReport{}
 	for _, s := range all {
-		reports = append(reports, outline(s))
+		report := outline(s)
+		if err := l.suites(&report, s); err != nil {
+			return nil, err
+		}
+		reports = append(reports, report)
 	}
 	return reports, nil
+}
+
+// suites adds what the editions of apt repositories have: clients are
+// configured by it.
+func (l *local) suites(report *snapshotReport, s catalog.Snapshot) (err error) {
+	for i, f := range s.Repos {
+		repo := l.mirror.Repo(f.Repo)
+		if f.Edition == "" || repo == nil || repo.Type != config.Apt {
+			continue
+		}
+		if report.Repos[i].Suites, err = releaseRows(repo.MainRootsAt(f.Line(), f.At)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // outline is a snapshot without the counts, which take reading its indexes.

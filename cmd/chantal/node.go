@@ -268,6 +268,7 @@ func (n *node) arrange(cfg *config.Config) {
 		Clients: cfg.Clients, Discover: cfg.Forward.Discover, PassOther: cfg.Forward.Other == config.Pass,
 		RequireRef: cfg.Forward.RequireRef, NoTunnel: cfg.Forward.Connect == config.Deny,
 		OwnNames: ownNames(cfg), Via: n.via, Log: n.log, Key: n.publicKey,
+		Signer: func() (chantal.Signer, error) { return n.signer() },
 	}
 	if n.ca != nil {
 		o.CA = n.ca.PEM()

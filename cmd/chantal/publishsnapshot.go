@@ -104,10 +104,6 @@ func (a *api) publish(w http.ResponseWriter, r *http.Request) {
 	stream.end(event{Snapshot: &made}, err)
 }
 
-// signBack is how far roots are back-dated: clients whose clock is late take
-// them all the same.
-const signBack = time.Minute
-
 // PublishSnapshot implements backend.
 func (l *local) PublishSnapshot(ctx context.Context, r publishRequest, progress func(string)) (snapshotReport, error) {
 	q := snapshot.PublishRequest{Name: r.Name, Repos: r.Repos, Labels: r.Labels, Note: r.Note, Force: r.Force}
@@ -135,7 +131,7 @@ func (l *local) PublishSnapshot(ctx context.Context, r publishRequest, progress 
 		}
 		made, err := l.mirror.Publish(ctx, mirror.Publishing{
 			Sources: sources, Keep: keeps(repo), All: r.All, Resign: r.Resign && r.Filter == "",
-			Signer: signer, Date: time.Now().Add(-signBack).UTC().Truncate(time.Second),
+			Signer: signer, Date: mirror.SigningDate(time.Now()),
 		}, progress)
 		const few = 10 // lines about single trees
 		for i, tree := range made.Left {
