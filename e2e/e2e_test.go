@@ -114,6 +114,7 @@ func TestScripts(t *testing.T) {
 			"port":       port,
 			"tick":       tick,
 			"eventually": eventually,
+			"frees":      frees,
 		},
 	})
 }

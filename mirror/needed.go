@@ -43,7 +43,7 @@ func (m *Mirror) Promised(line string, index chantal.Promise, use func(digests [
 }
 
 // Begun returns the generations that clients are in the middle of: whoever has
-// the root of one is still to get what it names.
+// the root of one, and its connection still open, is to get what it names.
 func (m *Mirror) Begun() []chantal.Generation {
 	var all []chantal.Generation
 	now := m.Now()
@@ -52,7 +52,7 @@ func (m *Mirror) Begun() []chantal.Generation {
 		p.mu.Lock()
 		for _, b := range p.bindings {
 			key := stateKey{b.state.Repo, b.state.Tree, int64(b.state.Generation)}
-			if now.Sub(b.used) <= bindingLife && !seen[key] {
+			if !b.conn.closed.Load() && now.Sub(b.used) <= bindingHold && !seen[key] {
 				seen[key] = true
 				all = append(all, b.state.gen)
 			}

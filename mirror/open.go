@@ -39,8 +39,7 @@ func (e *NoInstantError) Error() string {
 		return fmt.Sprintf("%s of repository %s was never observed", e.Tree, e.Repo)
 	}
 	if e.Forgotten {
-		return fmt.Sprintf("what %s of repository %s was at %s has been forgotten, as history: says; the first instant that is known is %s",
-			e.Tree, e.Repo, instant(e.At), instant(e.First))
+		return fmt.Sprintf("what %s of repository %s was at %s has been forgotten, as history: says", e.Tree, e.Repo, instant(e.At))
 	}
 	return fmt.Sprintf("%s of repository %s was first observed at %s, after %s", e.Tree, e.Repo, instant(e.First), instant(e.At))
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"chantal/internal/keep"
 )
 
 const apiPrefix = "/-/api/v1/"
@@ -35,11 +37,14 @@ type event struct {
 	Sync     *syncReport     `json:"sync,omitempty"`
 	Snapshot *snapshotReport `json:"snapshot,omitempty"`
 	Verify   *verifyReport   `json:"verify,omitempty"`
+	Collect  *keep.Collected `json:"gc,omitempty"`
 	Error    *problem        `json:"error,omitempty"`
 }
 
 // isResult reports an event that is the last one, and no error.
-func (e *event) isResult() bool { return e.Snapshot != nil || e.Verify != nil || e.Sync != nil }
+func (e *event) isResult() bool {
+	return e.Snapshot != nil || e.Verify != nil || e.Sync != nil || e.Collect != nil
+}
 
 // apiHandler serves /-/api/v1. Unless writable it changes nothing: what
 // changes anything goes through the socket, which only its owner can open.
@@ -76,6 +81,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.publish(w, r)
 	case what == "sync":
 		a.sync(w, r)
+	case what == "gc":
+		a.collect(w, r)
 	case r.Method == http.MethodPost:
 		a.create(w, r)
 	default:
@@ -88,7 +95,7 @@ func changes(method, what, name string) bool {
 	switch what {
 	case "snapshots":
 		return method == http.MethodPost || method == http.MethodDelete
-	case "verify", "sync", "editions":
+	case "verify", "sync", "editions", "gc":
 		return method == http.MethodPost && name == ""
 	}
 	return false
@@ -113,6 +120,8 @@ func (a *api) read(ctx context.Context, r *http.Request, what, name string) (any
 			return list(a.backend.Status(ctx, query["repo"]))
 		case "explain":
 			return a.backend.Explain(ctx, query.Get("url"))
+		case "why":
+			return a.backend.Why(ctx, query.Get("digest"))
 		case "diff":
 			return a.backend.Diff(ctx, diffRequest{query.Get("a"), query.Get("b"), query["repo"]})
 		case "ca":
@@ -121,7 +130,7 @@ func (a *api) read(ctx context.Context, r *http.Request, what, name string) (any
 	}
 	return nil, &failure{
 		Status: http.StatusNotFound, Message: "nothing is at " + r.URL.Path,
-		Next: "there are server, repos, generations, snapshots, snapshots/NAME, status, diff, explain and ca below " + apiPrefix,
+		Next: "there are server, repos, generations, snapshots, snapshots/NAME, status, diff, explain, why and ca below " + apiPrefix,
 	}
 }
 
@@ -161,6 +170,16 @@ func (a *api) sync(w http.ResponseWriter, r *http.Request) {
 	stream := &eventStream{w: w}
 	report, err := a.backend.Sync(r.Context(), request, func(step syncStep) { stream.send(event{Step: &step}) })
 	stream.end(event{Sync: &report}, err)
+}
+
+func (a *api) collect(w http.ResponseWriter, r *http.Request) {
+	var request collectRequest
+	if !decode(w, r, &request, "a collection", `{"dry_run": …}`) {
+		return
+	}
+	stream := &eventStream{w: w}
+	report, err := a.backend.Collect(r.Context(), request, stream.progress)
+	stream.end(event{Collect: &report}, err)
 }
 
 // decode reads the body of a request for what, which has to look like form. It

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net/http"
 	"time"
+
+	"chantal/internal/keep"
 )
 
 // backend is what commands work on: a running serve, asked over its socket or
@@ -40,6 +42,11 @@ type backend interface {
 	// Sync fills repositories. What cannot be had is in the report, not in the
 	// error. steps is called as progress is for CreateSnapshot.
 	Sync(ctx context.Context, r syncRequest, steps func(syncStep)) (syncReport, error)
+	// Collect frees what nothing needs, or says what that would be. progress is
+	// called as for CreateSnapshot.
+	Collect(ctx context.Context, r collectRequest, progress func(line string)) (keep.Collected, error)
+	// Why says what keeps the blob whose SHA-256 begins with digest.
+	Why(ctx context.Context, digest string) (keep.Why, error)
 	Explain(ctx context.Context, url string) (explanation, error)
 	CA(ctx context.Context) (authority, error)
 }
@@ -66,6 +73,7 @@ type (
 
 		Damaged int          `json:"damaged_blobs"`   // set aside, and not fetched again yet
 		Scrub   *scrubReport `json:"scrub,omitempty"` // nil where no serve runs, or it does not scrub
+		GC      *gcReport    `json:"gc,omitempty"`    // nil where nothing has been collected yet
 	}
 
 	// scrubReport is how far serve has come with reading the whole store again.

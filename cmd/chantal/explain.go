@@ -10,9 +10,22 @@ import (
 func explainCommand(do func(action) cli.ActionFunc) *cli.Command {
 	return &cli.Command{
 		Name:      "explain",
-		Usage:     "say what a URL resolves to, and why it would fail",
-		ArgsUsage: "URL",
+		Usage:     "say what a URL resolves to, and why it would fail; or what keeps a blob",
+		ArgsUsage: "URL|DIGEST",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "why", Usage: "the argument is the SHA-256 of a blob, or its beginning: say what keeps it"},
+		},
 		Action: do(arguments(1, 1, "the URL", connected(func(c *cli.Context, env *environment, b backend) error {
+			if c.Bool("why") {
+				w, err := b.Why(c.Context, c.Args().First())
+				if err != nil {
+					return err
+				}
+				if env.json {
+					return env.printJSON(w)
+				}
+				return env.print(env.whyText(w))
+			}
 			e, err := b.Explain(c.Context, c.Args().First())
 			if err != nil {
 				return err

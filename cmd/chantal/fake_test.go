@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"chantal"
 	"chantal/internal/keep"
 	"chantal/mirror"
 )
@@ -208,6 +209,21 @@ func (s *shelf) Sync(ctx context.Context, r syncRequest, steps func(syncStep)) (
 		report.add(result)
 	}
 	return report, nil
+}
+
+func (s *shelf) Collect(_ context.Context, r collectRequest, progress func(string)) (keep.Collected, error) {
+	progress("looking at what debian needs")
+	return keep.Collected{BlobsFreed: 2, BytesFreed: 3 << 10, BlobsKept: 1, BytesKept: 5, Forgotten: 1, DryRun: r.DryRun}, nil
+}
+
+func (s *shelf) Why(_ context.Context, digest string) (keep.Why, error) {
+	if digest == "ab" {
+		return keep.Why{}, &failure{Status: http.StatusNotFound, Message: "no blob " + digest}
+	}
+	return keep.Why{Digest: chantal.Digest("sha256:" + digest), Stored: true, Size: 7, Kept: []keep.Reason{
+		{By: "live", Repo: "debian", Tree: "dists/bookworm", Generation: 2, Path: "pool/hello.deb", Kind: "artifact"},
+		{By: "snapshot", Ref: "day1", Repo: "debian", Tree: "dists/bookworm", Generation: 1, Path: "pool/hello.deb", Kind: "artifact"},
+	}}, nil
 }
 
 func (s *shelf) Explain(_ context.Context, url string) (explanation, error) {

@@ -63,6 +63,7 @@ download:
   timeout: 30s
   # bandwidth: 50MiB/s           # all downloads together; or a list: [{from: "08:00", to: "18:00", rate: 10MiB/s}]
 
+gc: {every: 24h}            # free what neither live nor history nor a snapshot needs; 0s for only by chantal gc
 scrub: {every: 30d, bandwidth: 10MiB/s}   # read the whole store again in the background; every: 0s for never
 
 # repos:

@@ -32,7 +32,7 @@ func openLocal(_ context.Context, env *environment) (backend, io.Closer, error) 
 type local struct{ *node }
 
 func (l *local) Server(context.Context) (serverReport, error) {
-	r := serverReport{Version: version(), Data: l.data, Damaged: len(l.store.SetAside()), Scrub: l.scrubbed()}
+	r := serverReport{Version: version(), Data: l.data, Damaged: len(l.store.SetAside()), Scrub: l.scrubbed(), GC: l.collected()}
 	if own := *l.listens.Load(); len(own) > 0 {
 		r.Listen = own[0].String()
 	}
@@ -224,6 +224,7 @@ func (l *local) CreateSnapshot(ctx context.Context, r createRequest, progress fu
 		}
 		q.At = at
 	}
+	defer l.store.Hold()() // what is found to be there has to be until it is named
 	s, err := l.names.Create(ctx, q, progress)
 	if err != nil {
 		return snapshotReport{}, snapshotFailure(err)

@@ -57,6 +57,7 @@ type node struct {
 	ca      *proxy.CA // nil without interception
 	offline bool
 	keeper  *keep.Keeper
+	gc      collections
 	signing signing
 	scrub   atomic.Pointer[keep.Scrub] // nil where nothing is read in the background
 	syncs   *syncs
@@ -106,7 +107,7 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 	})
 	n.syncs = newSyncs(n.fill, n.store, env.log)
 	n.metrics.Registry().MustRegister(syncMetrics{n.syncs})
-	n.keeper = &keep.Keeper{Store: n.store, Catalog: n.catalog, Promises: n.mirror}
+	n.keeper = &keep.Keeper{Store: n.store, Catalog: n.catalog, Promises: n.mirror, Needs: n.mirror}
 	n.names = snapshot.New(n.catalog, n.mirror, time.Now)
 	n.cache = httpcache.New(n.store, source, time.Now, env.log)
 	if err = n.openConnect(cfg); err != nil {
@@ -181,9 +182,6 @@ func (n *node) apply(cfg *config.Config) error {
 		if _, err := n.mirror.Add(s); err != nil {
 			return err
 		}
-	}
-	if cfg.Cache.MaxSize > 0 {
-		n.log.Warn("cache.max_size is read, but this version evicts nothing yet")
 	}
 	n.arrange(cfg)
 	return nil

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"chantal/internal/keep"
 )
 
 // remote is the backend that a running serve offers over HTTP.
@@ -154,6 +156,18 @@ func (r *remote) Verify(ctx context.Context, q verifyRequest, progress func(stri
 		return verifyReport{}, err
 	}
 	return *last.Verify, nil
+}
+
+func (r *remote) Collect(ctx context.Context, q collectRequest, progress func(string)) (keep.Collected, error) {
+	last, err := r.follow(ctx, "gc", q, progress)
+	if err != nil || last.Collect == nil {
+		return keep.Collected{}, err
+	}
+	return *last.Collect, nil
+}
+
+func (r *remote) Why(ctx context.Context, digest string) (keep.Why, error) {
+	return ask[keep.Why](ctx, r, http.MethodGet, "why", url.Values{"digest": {digest}})
 }
 
 func (r *remote) Sync(ctx context.Context, q syncRequest, steps func(syncStep)) (syncReport, error) {

@@ -45,9 +45,10 @@ func serve(ctx context.Context, env *environment, o serveOptions) error {
 	err = s.listen()
 	if err == nil {
 		s.announce()
-		endScrub, endSyncs := s.startScrub(ctx), s.startSyncs(ctx)
+		endScrub, endSyncs, endCollecting := s.startScrub(ctx), s.startSyncs(ctx), s.startCollecting(ctx)
 		err = s.wait(ctx)
 		endSyncs()
+		endCollecting()
 		endScrub()
 	}
 	return errors.Join(err, s.shutdown(), n.Close())

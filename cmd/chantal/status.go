@@ -36,9 +36,25 @@ func statusCommand(do func(action) cli.ActionFunc) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return env.printScrub(server.Scrub)
+			if err := env.printScrub(server.Scrub); err != nil {
+				return err
+			}
+			return env.printGC(server.GC)
 		})),
 	}
+}
+
+// printGC tells people what went wrong with freeing what nothing needs.
+func (env *environment) printGC(r *gcReport) error {
+	switch {
+	case r == nil:
+		return nil
+	case r.Error != "":
+		return env.print(fmt.Sprintf("\ngc: %s: %s\n", age(r.At), env.paint(red, printable(r.Error))))
+	case r.OverLimit > 0:
+		return env.print("\ngc: " + overLimit(r.OverLimit) + "\n")
+	}
+	return nil
 }
 
 func (env *environment) printStatus(rows []statusRow) error {

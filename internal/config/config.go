@@ -29,6 +29,7 @@ type Config struct {
 	Egress    Egress
 	Download  Download
 	Scrub     Scrub
+	GC        GC
 	Signing   Signing
 	Repos     []Repo
 }
@@ -48,6 +49,11 @@ type Cache struct {
 type Signing struct {
 	Key            string // path of an OpenPGP private key; "" for one of its own, made on first use
 	PassphraseFile string // path of a file with its passphrase; "" where it has none
+}
+
+// GC says when what nothing needs is freed without being asked for.
+type GC struct {
+	Every time.Duration // 0 for never
 }
 
 // Scrub says how the whole store is read in the background.
@@ -157,6 +163,7 @@ func Default() *Config {
 		Forward:  Forward{Discover: true, Other: Deny, Connect: Tunnel, Intercept: Off},
 		Download: Download{Parallel: 8, PerHost: 4, Retries: 5, Timeout: 30 * time.Second},
 		Scrub:    Scrub{Every: 30 * day, Bandwidth: 10 << 20},
+		GC:       GC{Every: day},
 	}
 }
 

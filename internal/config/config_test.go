@@ -84,6 +84,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		Egress:    Egress{AllowPrivate: prefixes("10.1.0.0/16")},
 		Download:  Download{Parallel: 8, PerHost: 4, Bandwidth: []Bandwidth{{To: day, Rate: 50 << 20}}, Retries: 5, Timeout: 30 * time.Second},
 		Scrub:     Scrub{Every: 30 * 24 * time.Hour, Bandwidth: 10 << 20},
+		GC:        GC{Every: 24 * time.Hour},
 		Repos: []Repo{
 			{
 				Name: "debian", Type: Apt, Refresh: time.Minute,

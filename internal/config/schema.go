@@ -53,6 +53,9 @@ func (d *decoder) table(c *Config) fields {
 			"every":     one(d, &c.Scrub.Every, duration(), "from the beginning of a pass to that of the next; 0s for never"),
 			"bandwidth": one(d, &c.Scrub.Bandwidth, rate(), "bytes per second that this may read; 0 for no limit"),
 		}),
+		"gc": d.section("gc", "when what nothing needs is freed by itself", fields{
+			"every": one(d, &c.GC.Every, duration(), "from one time to the next; 0s for never"),
+		}),
 		"signing": d.section("signing", "what is published here is signed with it", fields{
 			"key":             one(d, &c.Signing.Key, anyText(), "a file with an OpenPGP private key; by default one of its own, made on first use"),
 			"passphrase_file": one(d, &c.Signing.PassphraseFile, anyText(), "a file with the passphrase of the key"),

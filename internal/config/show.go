@@ -21,6 +21,7 @@ type (
 		Egress    shownEgress     `yaml:"egress" json:"egress"`
 		Download  shownDownload   `yaml:"download" json:"download"`
 		Scrub     shownScrub      `yaml:"scrub" json:"scrub"`
+		GC        shownGC         `yaml:"gc" json:"gc"`
 		Signing   shownSigning    `yaml:"signing,omitempty" json:"signing,omitzero"`
 		Repos     []shownRepo     `yaml:"repos,omitempty" json:"repos,omitempty"`
 	}
@@ -34,6 +35,9 @@ type (
 	shownScrub struct {
 		Every     string `yaml:"every" json:"every"`
 		Bandwidth string `yaml:"bandwidth" json:"bandwidth"`
+	}
+	shownGC struct {
+		Every string `yaml:"every" json:"every"`
 	}
 	shownSigning struct {
 		Key            string `yaml:"key,omitempty" json:"key,omitempty"`
@@ -116,6 +120,7 @@ func (c *Config) shown() shown {
 			Bandwidth: showBandwidth(c.Download.Bandwidth), Timeout: showDuration(c.Download.Timeout),
 		},
 		Scrub:   shownScrub{Every: showDuration(c.Scrub.Every), Bandwidth: showSize(c.Scrub.Bandwidth) + "/s"},
+		GC:      shownGC{Every: showDuration(c.GC.Every)},
 		Signing: shownSigning(c.Signing),
 	}
 	for _, l := range c.Listeners {
