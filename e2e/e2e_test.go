@@ -184,7 +184,7 @@ func setup(env *testscript.Env) error {
 		"LISTEN": "127.0.0.1:" + strconv.Itoa(free), "CHANTAL": "http://127.0.0.1:" + strconv.Itoa(free),
 		"PROXY": "http://127.0.0.1:" + strconv.Itoa(free), "PORT": strconv.Itoa(free), "NO_COLOR": "1",
 		"ROOT": work + "/apt/root", "DNFROOT": work + "/dnf/root", "APT_CONFIG": work + "/apt/apt.conf",
-		"PATH": os.Getenv("PATH") + ":/usr/sbin:/sbin", "LC_ALL": "C",
+		"PATH": os.Getenv("PATH") + ":/usr/sbin:/sbin", "LC_ALL": "C", "BINARY": binary(),
 	} {
 		w.vars[k] = v
 		env.Setenv(k, v)

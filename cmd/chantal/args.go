@@ -74,7 +74,9 @@ func (l *commandLine) command(word string) error {
 			l.own = append(l.own, c.Flags...)
 			return nil
 		}
-		known = append(known, c.Name)
+		if !c.Hidden {
+			known = append(known, c.Name)
+		}
 	}
 	if word == "help" && !l.help {
 		l.help = true

@@ -38,6 +38,7 @@ func commands(a app) *cli.App {
 			versionCommand(do),
 		},
 	}
+	tree.Commands = append(tree.Commands, completionCommands(do, func() *cli.App { return tree })...)
 	for _, c := range tree.Commands {
 		finish(c, "chantal "+c.Name)
 		c.HelpName = c.Name // the library puts the program's name before it
