@@ -16,7 +16,7 @@
 //	blob …                  what disks and people do to stored files; see blob_test.go
 //	port NAME               sets NAME to a free port
 //	tick NAME               waits for the next whole second and sets NAME to it
-//	eventually COMMAND…     runs the command until it succeeds, at most 10 s
+//	eventually COMMAND…     runs chantal, upstream or log TEXT until it succeeds, at most 10 s
 //
 // and the conditions [apt], [dnf], [pip], [uv], [gpgv]. A missing client is a
 // failure where CI=true; elsewhere the condition is false and the script says

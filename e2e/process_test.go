@@ -152,13 +152,15 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		switch args[0] {
 		case "chantal":
 			err = ts.Exec(binary(), args[1:]...)
+		case "upstream":
+			err = w.control(ts, args[1], args[2:])
 		case "log":
 			var b []byte
 			if b, err = os.ReadFile(filepath.Join(w.vars["WORK"], "serve.log")); err == nil && !strings.Contains(string(b), args[1]) {
 				err = fmt.Errorf("the log does not say %q", args[1])
 			}
 		default:
-			ts.Fatalf("usage: eventually chantal ARG…, or eventually log TEXT")
+			ts.Fatalf("usage: eventually chantal ARG…, eventually upstream count PATH N, or eventually log TEXT")
 		}
 		if err == nil {
 			return
