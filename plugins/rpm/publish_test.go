@@ -265,6 +265,22 @@ func TestRecordsThatNobodyKnows(t *testing.T) {
 	}
 }
 
+// A package that goes from one source and is held from another is not gone.
+func TestRecordsAboutWhatAnotherSourceHas(t *testing.T) {
+	a := three[0]
+	first := repository(t, "sha256", true, append(lists(".gz", three...),
+		index{"names", "names.txt", path.Base(a.path())}, index{"ids", "ids.txt", a.pkgid()})...)
+	second := repository(t, "sha256", true, lists(".gz", three...)...)
+	for _, sources := range [][]*formattest.Memory{{first, second}, {second, first}} {
+		for held := range 2 {
+			got, _ := edited(t, func(source int, _ string) bool { return source == held }, sources...)
+			if got["names"] == "" || got["ids"] == "" {
+				t.Errorf("held from source %d, there are %q", held, slices.Sorted(maps.Keys(got)))
+			}
+		}
+	}
+}
+
 // An index that disagrees with primary says how many elements it has itself.
 func TestTheCountIsTrue(t *testing.T) {
 	all := lists(".gz", three...)
