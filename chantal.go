@@ -284,6 +284,18 @@ type Comparer interface {
 	CompareVersions(a, b string) int
 }
 
+// Layouter is the optional ability of a Format, found by type assertion, to lay
+// a repository out as plain files for web servers that know nothing of it. A
+// Format without it has its files where their paths say.
+type Layouter interface {
+	// Places returns for each of listed, which is all that the roots of a tree
+	// promise, the paths at which clients look for it; nil where they do not.
+	Places(listed []Promise) [][]string
+	// List returns the page that lists the trees with those main roots; "" for
+	// no such page.
+	List(roots []string) (path string, page []byte)
+}
+
 // Advisory is what a repository says of packages beside the files they come in:
 // that an update matters, or that a release had better not be used.
 type Advisory struct {

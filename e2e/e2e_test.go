@@ -14,6 +14,9 @@
 //	apt, dnf, pip, uv …     real clients with state of their own; see clients_test.go
 //	same A B                both files have the same bytes
 //	blob …                  what disks and people do to stored files; see blob_test.go
+//	web [nginx] DIR         serves a folder as plain files; sets $WEB; see web_test.go
+//	flip FILE               changes one bit of a file, and of none of its other names
+//	mode DIR                prints which permissions occur below DIR
 //	port NAME               sets NAME to a free port
 //	tick NAME               waits for the next whole second and sets NAME to it
 //	eventually COMMAND…     runs chantal, upstream or log TEXT until it succeeds, at most 10 s
@@ -111,6 +114,9 @@ func TestScripts(t *testing.T) {
 			"uv":         uv,
 			"same":       same,
 			"blob":       blob,
+			"web":        web,
+			"flip":       flip,
+			"mode":       mode,
 			"port":       port,
 			"tick":       tick,
 			"eventually": eventually,

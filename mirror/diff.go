@@ -15,11 +15,12 @@ import (
 	"chantal"
 )
 
-// Side is one side of a comparison: a repository in one state.
+// Side is a repository in one state: one side of a comparison.
 type Side struct {
-	Repo *Repo
-	Line string    // what the generations are recorded under; "" for the repository's own
-	At   time.Time // zero for the newest
+	Repo  *Repo
+	Line  string    // what the generations are recorded under; "" for the repository's own
+	At    time.Time // zero for the newest
+	Lacks []string  // paths of metadata that the state was frozen without
 }
 
 func (s Side) line() string { return cmp.Or(s.Line, s.Repo.Name) }
@@ -77,11 +78,11 @@ type UnknownContent struct {
 // sides are compared, as whoever installs would be given them; the others are
 // added or removed where one side alone has them.
 func (m *Mirror) Diff(ctx context.Context, a, b Side) (*Diff, error) {
-	left, err := a.states()
+	left, _, err := a.states()
 	if err != nil {
 		return nil, err
 	}
-	right, err := b.states()
+	right, _, err := b.states()
 	if err != nil {
 		return nil, err
 	}
@@ -147,28 +148,31 @@ func (s Side) instant() time.Time {
 	return s.At
 }
 
-// states returns the generations of the trees that promise anything, by name.
-func (s Side) states() (map[string]*contents, error) {
+// states returns the generations of the trees that promise anything, by name,
+// and those of the files that stand for themselves.
+func (s Side) states() (trees map[string]*contents, lone []state, err error) {
 	c, at := s.Repo.m.Catalog, s.instant()
 	names, err := c.TreesAt(s.line(), at)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	all := map[string]*contents{}
+	trees = map[string]*contents{}
 	for _, name := range names {
 		o, err := c.At(s.line(), name, at)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		g, err := c.Generation(s.line(), name, o.Generation)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if g.Roots[0].Path != name {
-			all[name] = &contents{repo: s.Repo, state: state{o, g}}
+		if g.Roots[0].Path == name {
+			lone = append(lone, state{o, g})
+		} else {
+			trees[name] = &contents{repo: s.Repo, state: state{o, g}}
 		}
 	}
-	return all, nil
+	return trees, lone, nil
 }
 
 // differ is one comparison of two states.

@@ -30,10 +30,12 @@ func problemOf(err error) problem {
 }
 
 // event is one line of the answer to a request that takes time: any number of
-// lines or steps of progress, then a snapshot, a report or an error.
+// lines or steps of progress, or files, then a snapshot, a report or an error.
 type event struct {
 	Progress string          `json:"progress,omitempty"`
 	Step     *syncStep       `json:"step,omitempty"`
+	Files    []layoutFile    `json:"files,omitempty"`
+	Layout   *layoutReport   `json:"layout,omitempty"`
 	Sync     *syncReport     `json:"sync,omitempty"`
 	Snapshot *snapshotReport `json:"snapshot,omitempty"`
 	Verify   *verifyReport   `json:"verify,omitempty"`
@@ -43,7 +45,7 @@ type event struct {
 
 // isResult reports an event that is the last one, and no error.
 func (e *event) isResult() bool {
-	return e.Snapshot != nil || e.Verify != nil || e.Sync != nil || e.Collect != nil
+	return e.Snapshot != nil || e.Verify != nil || e.Sync != nil || e.Collect != nil || e.Layout != nil
 }
 
 // apiHandler serves /-/api/v1. Unless writable it changes nothing: what
@@ -83,6 +85,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.sync(w, r)
 	case what == "gc":
 		a.collect(w, r)
+	case what == "layout":
+		a.layout(w, r)
 	case r.Method == http.MethodPost:
 		a.create(w, r)
 	default:
@@ -95,7 +99,7 @@ func changes(method, what, name string) bool {
 	switch what {
 	case "snapshots":
 		return method == http.MethodPost || method == http.MethodDelete
-	case "verify", "sync", "editions", "gc":
+	case "verify", "sync", "editions", "gc", "layout":
 		return method == http.MethodPost && name == ""
 	}
 	return false
@@ -180,6 +184,16 @@ func (a *api) collect(w http.ResponseWriter, r *http.Request) {
 	stream := &eventStream{w: w}
 	report, err := a.backend.Collect(r.Context(), request, stream.progress)
 	stream.end(event{Collect: &report}, err)
+}
+
+func (a *api) layout(w http.ResponseWriter, r *http.Request) {
+	var request layoutRequest
+	if !decode(w, r, &request, "a layout", `{"ref": …, "repos": […]}`) {
+		return
+	}
+	stream := &eventStream{w: w}
+	report, err := a.backend.Layout(r.Context(), request, stream.progress, func(files []layoutFile) { stream.send(event{Files: files}) })
+	stream.end(event{Layout: &report}, err)
 }
 
 // decode reads the body of a request for what, which has to look like form. It

@@ -36,7 +36,8 @@ func TestCommandsAnswerAlikeOverTheSocket(t *testing.T) {
 	for _, line := range []string{
 		"list --json", "list generations", "list snapshots --json", "list channels", "status --json", "status debian",
 		"snapshot create day1 --json --label k=v --note text", "snapshot create taken", "snapshot create late",
-		"snapshot show nope", "snapshot show a/b", "snapshot delete nope", "verify", "verify nope", "verify corrupt gone --json", "verify --repair --rebuild corrupt", "explain http://mirror.example.org/a?b=c&d", "ca show", "client apt debian@day1",
+		"snapshot show nope", "snapshot show a/b", "snapshot delete nope", "diff day1 day2", "diff day1 live --json --exit-code", "diff day1 nope", "publish gone www", "publish nope www --json",
+		"verify", "verify nope", "verify corrupt gone --json", "verify --repair --rebuild corrupt", "explain http://mirror.example.org/a?b=c&d", "ca show", "client apt debian@day1",
 	} {
 		direct, served := newShell(t), newShell(t)
 		served.shelf.asked = nil

@@ -47,6 +47,11 @@ type backend interface {
 	Collect(ctx context.Context, r collectRequest, progress func(line string)) (keep.Collected, error)
 	// Why says what keeps the blob whose SHA-256 begins with digest.
 	Why(ctx context.Context, digest string) (keep.Why, error)
+	// Layout fetches what is missing of a ref, and hands over all files of what
+	// it holds, some at a time and in no order, by calling put; none where some
+	// cannot be had, which the report says. What is stored of them stays stored
+	// meanwhile. progress is called as for CreateSnapshot.
+	Layout(ctx context.Context, q layoutRequest, progress func(line string), put func([]layoutFile)) (layoutReport, error)
 	Explain(ctx context.Context, url string) (explanation, error)
 	CA(ctx context.Context) (authority, error)
 }

@@ -34,7 +34,7 @@ func commands(a app) *cli.App {
 		Flags:                     globalFlags(),
 		Commands: []*cli.Command{
 			serveCommand(do, a.serve), initCommand(do), configCommand(do), listCommand(do), statusCommand(do),
-			syncCommand(do), snapshotCommand(do), diffCommand(do), verifyCommand(do), gcCommand(do), clientCommand(do), caCommand(do), explainCommand(do),
+			syncCommand(do), snapshotCommand(do), diffCommand(do), folderCommand(do), verifyCommand(do), gcCommand(do), clientCommand(do), caCommand(do), explainCommand(do),
 			versionCommand(do),
 		},
 	}

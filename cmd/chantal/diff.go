@@ -131,9 +131,7 @@ func (l *local) Diff(ctx context.Context, q diffRequest) (diffReport, error) {
 	repoB, refB := cutRef(q.B)
 	if repoA != "" || repoB != "" {
 		if len(q.Repos) > 0 {
-			return report, &failure{
-				Exit: 2, Status: http.StatusBadRequest, Message: "a repository is named twice", Next: "write REPO@REF, or REF and --repo REPO",
-			}
+			return report, namedTwice()
 		}
 		a, err := l.side(cmp.Or(repoA, repoB), refA)
 		if err != nil {
@@ -163,6 +161,10 @@ func (l *local) Diff(ctx context.Context, q diffRequest) (diffReport, error) {
 		}
 	}
 	return report, nil
+}
+
+func namedTwice() error {
+	return &failure{Exit: 2, Status: http.StatusBadRequest, Message: "a repository is named twice", Next: "write REPO@REF, or REF and --repo REPO"}
 }
 
 // cutRef takes REPO@REF apart; repo is "" for REF.
@@ -270,7 +272,7 @@ func (l *local) side(repo, ref string) (mirror.Side, error) {
 		if err != nil {
 			return side, &failure{Status: http.StatusNotFound, Message: err.Error(), Err: errNotHeld}
 		}
-		side.Line, side.At = held.Line(), held.At
+		side.Line, side.At, side.Lacks = held.Line(), held.At, held.Missing
 	}
 	if some, err := side.Observed(); err != nil || some || selected.Named {
 		return side, err

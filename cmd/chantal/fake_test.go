@@ -154,6 +154,26 @@ func (s *shelf) Diff(_ context.Context, q diffRequest) (diffReport, error) {
 	return r, nil
 }
 
+func (s *shelf) Layout(_ context.Context, q layoutRequest, progress func(string), put func([]layoutFile)) (layoutReport, error) {
+	progress("debian: 1 files fetched")
+	r := layoutReport{Repos: []string{"debian"}}
+	switch q.Ref {
+	case "day1", "day2":
+		// The sums are those of the texts.
+		put([]layoutFile{{Places: []string{"debian/a"}, Content: []byte("a"), Size: 1, Modified: noon, Mutable: true,
+			SHA256: "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}})
+		put([]layoutFile{{Places: []string{"debian/b", "debian/by-hash/b"}, Content: []byte("b"), Size: 1, Modified: noon, Mutable: true,
+			SHA256: "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d"}})
+	case "evil":
+		put([]layoutFile{{Places: []string{"../a"}, Mutable: true, SHA256: "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}})
+	case "gone":
+		r.Failed, r.Failures = 2, []layoutFailure{{"debian", mirror.LayoutFailure{Path: "pool/a.deb", Reason: "no upstream has it"}}}
+	default:
+		return r, &failure{Status: http.StatusNotFound, Message: "no ref " + q.Ref, Next: "see chantal snapshot list"}
+	}
+	return r, nil
+}
+
 func (s *shelf) Verify(_ context.Context, r verifyRequest, progress func(string)) (verifyReport, error) {
 	progress("reading 1 of 2 blobs")
 	report := verifyReport{Rebuilt: r.Rebuild, Report: keep.Report{

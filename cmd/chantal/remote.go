@@ -182,6 +182,21 @@ func (r *remote) Sync(ctx context.Context, q syncRequest, steps func(syncStep)) 
 	return *last.Sync, nil
 }
 
+func (r *remote) Layout(ctx context.Context, q layoutRequest, progress func(string), put func([]layoutFile)) (layoutReport, error) {
+	last, err := r.events(ctx, "layout", q, func(e event) {
+		if e.Progress != "" {
+			progress(e.Progress)
+		}
+		if len(e.Files) > 0 {
+			put(e.Files)
+		}
+	})
+	if err != nil || last.Layout == nil {
+		return layoutReport{}, err
+	}
+	return *last.Layout, nil
+}
+
 // follow is events for requests of which the progress is single lines.
 func (r *remote) follow(ctx context.Context, path string, request any, progress func(string)) (event, error) {
 	return r.events(ctx, path, request, func(e event) {

@@ -61,6 +61,7 @@ func layers() map[string]layer {
 		"internal/filter":        {nil, "an expression over packages needs to know what a package is and nothing else"},
 		"internal/testenv":       {nil, base},
 		"internal/arch":          {nil, base},
+		"internal/plain":         {[]string{"internal/disk"}, "a folder of plain files is written through the seam to the disk, whatever the files are"},
 		"internal/httpcache":     {[]string{"internal/cas", "internal/catalog", "internal/fetch"}, "HTTP's caching rules need a store and an upstream and know no repository"},
 		"internal/keep":          {[]string{"internal/cas", "internal/catalog"}, keep},
 		"mirror":                 {[]string{"internal/cas", "internal/catalog", "internal/fetch"}, mirror},

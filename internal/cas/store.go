@@ -306,6 +306,11 @@ func (s *Store) Open(d chantal.Digest) (*disk.File, Blob, error) {
 	return f, blobOf(d, fi), nil
 }
 
+// Path returns where a blob lies when it is durable, below the folder given to
+// Open. Whoever reads or links it there holds it meanwhile, and finds out by
+// itself when it is damaged.
+func (s *Store) Path(d chantal.Digest) string { return s.blobPath(d) }
+
 // Walk yields every durable blob whose digest is after from ("" for all), in
 // the order of digests, and ends with the first error of yield or of the disk.
 func (s *Store) Walk(from chantal.Digest, yield func(Blob) error) error {

@@ -32,6 +32,11 @@ const (
 	Close    Kind = "close"    // close a file that was open for writing
 	Mkdir    Kind = "mkdir"    // make a folder
 	Rename   Kind = "rename"   // give a file another name, in place of what has it
+	Exchange Kind = "exchange" // let two files or folders have each other's names
+	Link     Kind = "link"     // give a file one more name
+	Symlink  Kind = "symlink"  // make a symbolic link
+	Clone    Kind = "clone"    // make a new file that shares the blocks of another
+	Chmod    Kind = "chmod"    // set who may do what with a file
 	Remove   Kind = "remove"   // remove a file or an empty folder
 	Times    Kind = "times"    // set the times of a file
 	Update   Kind = "update"   // somebody else's code changes a file, and syncs it
@@ -44,7 +49,7 @@ const (
 type Op struct {
 	Kind  Kind
 	Path  string
-	To    string // Rename: the new name
+	To    string // Rename, Exchange, Link, Symlink, Clone: the other name
 	Bytes []byte // Write: what to add; a hook may cut it short and has to fail then
 	Size  int64  // Truncate: to how many bytes
 }
@@ -116,6 +121,34 @@ func (d Disk) Times(name string, used, changed time.Time) error {
 	return d.do(Op{Kind: Times, Path: name}, func() error { return os.Chtimes(name, used, changed) })
 }
 
+// Link gives a file one more name, which nothing has yet. A symbolic link is
+// not followed.
+func (d Disk) Link(name, to string) error {
+	return d.do(Op{Kind: Link, Path: name, To: to}, func() error { return os.Link(name, to) })
+}
+
+// Symlink makes a symbolic link with the name to that leads to target.
+func (d Disk) Symlink(target, to string) error {
+	return d.do(Op{Kind: Symlink, Path: target, To: to}, func() error { return os.Symlink(target, to) })
+}
+
+// Chmod sets who may do what with a file or folder.
+func (d Disk) Chmod(name string, perm fs.FileMode) error {
+	return d.do(Op{Kind: Chmod, Path: name}, func() error { return os.Chmod(name, perm) })
+}
+
+// Clone makes a new file that has the content of another and shares its blocks.
+// The error is errors.ErrUnsupported where the file system has no such thing.
+func (d Disk) Clone(name, to string) error {
+	return d.do(Op{Kind: Clone, Path: name, To: to}, func() error { return clone(name, to) })
+}
+
+// Exchange lets two files or folders of one file system have each other's names
+// at once. The error is errors.ErrUnsupported where that cannot be done.
+func (d Disk) Exchange(a, b string) error {
+	return d.do(Op{Kind: Exchange, Path: a, To: b}, func() error { return exchange(a, b) })
+}
+
 // Sync returns when what a file or a folder holds is on the disk: of a folder,
 // the names in it. After an error the bytes may be lost although a second call
 // succeeds.
@@ -165,6 +198,29 @@ func (d Disk) Stat(name string) (fi fs.FileInfo, err error) {
 // Same reports whether a and b, from Stat or an open file, describe one file,
 // whatever its names.
 func Same(a, b fs.FileInfo) bool { return os.SameFile(a, b) }
+
+// Readlink returns where a symbolic link leads.
+func (d Disk) Readlink(name string) (target string, err error) {
+	err = d.do(Op{Kind: Stat, Path: name}, func() (err error) { target, err = os.Readlink(name); return err })
+	return target, err
+}
+
+// Lock takes a folder for the caller alone, until the returned function is
+// called or the process ends. The error is ErrLocked where somebody else has it.
+func (d Disk) Lock(name string) (unlock func() error, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f.Close, nil
+}
+
+// ErrLocked means that somebody else has the lock.
+var ErrLocked = errors.New("somebody else has it locked")
 
 // List returns what is in a folder, in no order.
 func (d Disk) List(name string) (entries []fs.DirEntry, err error) {

@@ -44,7 +44,36 @@ func work(d Disk, dir string) error {
 	}
 	add(err)
 	add(d.Remove(b))
+	add(others(d, sub))
 	return errors.Join(errs...)
+}
+
+// others does what only folders of plain files need.
+func others(d Disk, dir string) error {
+	a, b, c := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "c")
+	o, err := d.Create(a, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(o.Close(), d.Chmod(a, 0o644), d.Link(a, b), d.Remove(a), d.Symlink("b", c), d.SyncAll(dir))
+	if err := errors.Join(err, orUnsupported(d.Exchange(b, c)), orUnsupported(d.Clone(c, a))); err != nil {
+		return err
+	}
+	unlock, err := d.Lock(dir)
+	if err != nil {
+		return err
+	}
+	if _, err := d.Lock(dir); !errors.Is(err, ErrLocked) {
+		return errors.New("a second one has the lock, too")
+	}
+	return unlock()
+}
+
+func orUnsupported(err error) error {
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
 }
 
 func TestEveryOperationComesByTheHook(t *testing.T) {
@@ -56,7 +85,8 @@ func TestEveryOperationComesByTheHook(t *testing.T) {
 	if err := work(d, t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
-	want := []Kind{Mkdir, Create, Write, Truncate, Sync, Close, Append, Write, Close, Rename, Times, Sync, Update, Open, Stat, List, Remove}
+	want := []Kind{Mkdir, Create, Write, Truncate, Sync, Close, Append, Write, Close, Rename, Times, Sync, Update, Open, Stat, List, Remove,
+		Create, Close, Chmod, Link, Remove, Symlink, SyncAll, Exchange, Clone}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

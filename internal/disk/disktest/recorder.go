@@ -31,7 +31,8 @@ type Recorder struct {
 // step is one operation that was done.
 type step struct {
 	disk.Op
-	content []byte    // Update: the whole file afterwards; nil where there is none
+	content []byte    // Update, Clone: the whole file afterwards; nil where there is none
+	target  string    // Symlink: where it leads
 	changed time.Time // Times: what the file has afterwards
 }
 
@@ -88,6 +89,10 @@ func (r *Recorder) around(op *disk.Op, do func() error) error {
 	switch op.Kind {
 	case disk.Update: // it may have failed and changed the file all the same
 		s.content, _ = os.ReadFile(op.Path)
+	case disk.Clone:
+		s.content, _ = os.ReadFile(op.To)
+	case disk.Symlink:
+		s.target = op.Path
 	case disk.Times:
 		if fi, err := os.Lstat(op.Path); err == nil {
 			s.changed = fi.ModTime()
@@ -133,16 +138,36 @@ func Crashes() []Crash {
 
 // inode is a file or folder, whatever its names.
 type inode struct {
-	folder        bool
 	data          []byte
 	changed       time.Time
 	synced        []byte // data as of the last sync
 	syncedChanged time.Time
+	target        string // where a symbolic link leads
+
+	// Of a folder: what it holds, as processes see it, and as it is sure to be
+	// after a crash. nil for files.
+	now, sure map[string]*inode
 }
 
-// image is what is on a disk: names to inodes, as processes see it, and as it
-// is sure to be after a crash.
-type image struct{ now, sure map[string]*inode }
+func newFolder() *inode { return &inode{now: map[string]*inode{}, sure: map[string]*inode{}} }
+
+// image is what is on a disk: the folder at the top.
+type image struct{ root *inode }
+
+// folder returns the folder that holds name, and the last part of that.
+func (m *image) folder(name string) (*inode, string, error) {
+	dir := m.root
+	above, base := filepath.Split(name)
+	for part := range strings.SplitSeq(filepath.Clean(above), "/") {
+		if part == "." {
+			continue
+		}
+		if dir = dir.now[part]; dir == nil || dir.now == nil {
+			return nil, "", fmt.Errorf("%s is in no folder", name)
+		}
+	}
+	return dir, base, nil
+}
 
 // Left is what a crash left: the files and folders below the root.
 type Left struct {
@@ -152,6 +177,7 @@ type Left struct {
 type leftFile struct {
 	folder  bool
 	data    []byte
+	target  string // where a symbolic link leads
 	changed time.Time
 }
 
@@ -159,25 +185,14 @@ type leftFile struct {
 func (r *Recorder) After(n int, c Crash) (*Left, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m := image{now: map[string]*inode{}, sure: map[string]*inode{}}
+	m := image{newFolder()}
 	for i, s := range r.steps[:n] {
 		if err := m.apply(r, s, c.Torn && i == n-1); err != nil {
 			return nil, fmt.Errorf("operation %d, %s: %w", i, r.String(i), err)
 		}
 	}
-	dice := rand.New(rand.NewPCG(uint64(n), 1))
-	names, left := m.left(c.Names, dice), &Left{map[string]leftFile{}}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
-		f := names[name]
-		if up := filepath.Dir(name); up != "." && !left.names[up].folder {
-			continue // the folder's own name is lost
-		}
-		one := leftFile{folder: f.folder}
-		if !f.folder {
-			one.data, one.changed = f.left(c.Data, dice)
-		}
-		left.names[name] = one
-	}
+	left := &Left{map[string]leftFile{}}
+	m.root.leave(left.names, "", c, rand.New(rand.NewPCG(uint64(n), 1)))
 	return left, nil
 }
 
@@ -186,7 +201,7 @@ func (l *Left) Sum() [sha256.Size]byte {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(l.names)) {
 		f := l.names[name]
-		fmt.Fprintf(h, "%q %v %v %d\n", name, f.folder, f.changed.UnixNano(), len(f.data))
+		fmt.Fprintf(h, "%q %v %q %v %d\n", name, f.folder, f.target, f.changed.UnixNano(), len(f.data))
 		h.Write(f.data)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
@@ -198,6 +213,12 @@ func (l *Left) Restore(dir string) error {
 		f, path := l.names[name], filepath.Join(dir, name)
 		if f.folder {
 			if err := os.Mkdir(path, 0o755); err != nil {
+				return err
+			}
+			continue
+		}
+		if f.target != "" {
+			if err := os.Symlink(f.target, path); err != nil {
 				return err
 			}
 			continue
@@ -216,24 +237,45 @@ func (l *Left) Restore(dir string) error {
 
 // apply does one operation, or half of it.
 func (m *image) apply(r *Recorder, s step, torn bool) error {
+	switch s.Kind {
+	case disk.SyncAll:
+		m.root.syncAll()
+		return nil
+	case disk.Rename, disk.Exchange, disk.Link:
+		return m.name(s.Kind, r.rel(s.Path), r.rel(s.To))
+	case disk.Symlink, disk.Clone:
+		dir, base, err := m.folder(r.rel(s.To))
+		if err == nil {
+			dir.now[base] = &inode{data: s.content, synced: nil, target: s.target}
+		}
+		return err
+	}
 	name := r.rel(s.Path)
-	f := m.now[name]
+	switch {
+	case name == "." && s.Kind == disk.Sync:
+		m.root.sync()
+		return nil
+	case strings.HasPrefix(name, ".."): // what is above the folder is not looked at
+		return nil
+	}
+	dir, base, err := m.folder(name)
+	if err != nil {
+		return err
+	}
+	f := dir.now[base]
 	switch s.Kind {
 	case disk.Mkdir:
-		m.now[name] = &inode{folder: true}
+		dir.now[base] = newFolder()
 	case disk.Create, disk.Append:
 		if f == nil {
-			m.now[name] = &inode{}
+			dir.now[base] = &inode{}
 		}
 	case disk.Remove:
-		delete(m.now, name)
-	case disk.Rename:
-		m.now[r.rel(s.To)] = f
-		delete(m.now, name)
+		delete(dir.now, base)
 	case disk.Update:
 		if f == nil && s.content != nil {
 			f = &inode{}
-			m.now[name] = f
+			dir.now[base] = f
 		}
 		if f == nil {
 			return nil
@@ -244,18 +286,39 @@ func (m *image) apply(r *Recorder, s step, torn bool) error {
 			f.data = s.content
 		}
 		f.synced = f.data
-	case disk.Sync:
-		m.sync(name, f)
-	case disk.SyncAll:
-		for _, f := range m.now {
-			f.synced, f.syncedChanged = f.data, f.changed
-		}
-		m.sure = maps.Clone(m.now)
-	case disk.Write, disk.Truncate, disk.Times:
+	case disk.Sync, disk.Write, disk.Truncate, disk.Times:
 		if f == nil {
-			return fmt.Errorf("no file has that name")
+			return fmt.Errorf("nothing has that name")
 		}
-		f.change(s, torn)
+		if s.Kind == disk.Sync {
+			f.sync()
+		} else {
+			f.change(s, torn)
+		}
+	}
+	return nil
+}
+
+// name does what changes the names of files and folders that are there.
+func (m *image) name(kind disk.Kind, name, to string) error {
+	from, base, err := m.folder(name)
+	if err != nil {
+		return err
+	}
+	into, other, err := m.folder(to)
+	if err != nil {
+		return err
+	}
+	f, g := from.now[base], into.now[other]
+	if f == nil {
+		return fmt.Errorf("nothing has that name")
+	}
+	into.now[other] = f
+	switch kind {
+	case disk.Rename:
+		delete(from.now, base)
+	case disk.Exchange:
+		from.now[base] = g
 	}
 	return nil
 }
@@ -277,40 +340,48 @@ func (f *inode) change(s step, torn bool) {
 }
 
 // sync makes a file's bytes, or the names in a folder, sure.
-func (m *image) sync(name string, f *inode) {
-	if f != nil && !f.folder {
-		f.synced, f.syncedChanged = f.data, f.changed
-		return
-	}
-	for n := range m.sure {
-		if filepath.Dir(n) == name {
-			delete(m.sure, n)
-		}
-	}
-	for n, f := range m.now {
-		if filepath.Dir(n) == name {
-			m.sure[n] = f
-		}
+func (f *inode) sync() {
+	f.synced, f.syncedChanged = f.data, f.changed
+	if f.now != nil {
+		f.sure = maps.Clone(f.now)
 	}
 }
 
-// left returns the names after a crash.
-func (m *image) left(l Loss, dice *rand.Rand) map[string]*inode {
-	switch l {
-	case None:
-		return m.now
-	case All:
-		return m.sure
+// syncAll makes everything sure.
+func (f *inode) syncAll() {
+	f.sync()
+	for _, below := range f.now {
+		below.syncAll()
 	}
-	some := map[string]*inode{}
-	for _, from := range []map[string]*inode{m.sure, m.now} {
-		for _, n := range slices.Sorted(maps.Keys(from)) {
-			if m.sure[n] == m.now[n] || dice.IntN(2) == 0 {
-				some[n] = from[n]
+}
+
+// leave adds what a crash leaves of a folder to names.
+func (f *inode) leave(names map[string]leftFile, at string, c Crash, dice *rand.Rand) {
+	have := f.now
+	switch c.Names {
+	case All:
+		have = f.sure
+	case Chance:
+		have = map[string]*inode{}
+		for _, from := range []map[string]*inode{f.sure, f.now} {
+			for _, n := range slices.Sorted(maps.Keys(from)) {
+				if f.sure[n] == f.now[n] || dice.IntN(2) == 0 {
+					have[n] = from[n]
+				}
 			}
 		}
 	}
-	return some
+	for _, n := range slices.Sorted(maps.Keys(have)) {
+		below, name := have[n], filepath.Join(at, n)
+		one := leftFile{folder: below.now != nil, target: below.target}
+		if !one.folder {
+			one.data, one.changed = below.left(c.Data, dice)
+		}
+		names[name] = one
+		if one.folder {
+			below.leave(names, name, c, dice)
+		}
+	}
 }
 
 // left returns the bytes and the time of a file after a crash.
