@@ -185,14 +185,21 @@ func (t *tree) adopt(ctx context.Context, set *rootSet, had state, last bool) (s
 func (t *tree) fetchRoots(ctx context.Context, from place, had state) (*rootSet, error) {
 	set := &rootSet{from: from, body: map[string][]byte{}, failed: map[string]string{}}
 	main := -1
+	var first error // about the root that most upstreams have
 	for i, p := range t.Roots {
 		err := t.gather(ctx, set, p, had.gen.Root(p))
 		if err == nil {
 			main = i
 			break
 		}
-		if !errors.Is(err, fs.ErrNotExist) || i == len(t.Roots)-1 {
+		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
+		}
+		if first == nil {
+			first = err
+		}
+		if i == len(t.Roots)-1 {
+			return nil, first
 		}
 	}
 	if err := from.vouch.check(from, set.files[0], set.body[set.files[0].Path]); err != nil {
