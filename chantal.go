@@ -241,6 +241,30 @@ type (
 	}
 )
 
+// Deriver is the optional ability of a Format, found by type assertion, to make
+// files that upstream has beside a page, out of its database: of what the page
+// says, so that they are of one state with it.
+type Deriver interface {
+	// Derived returns the path of the page that the file at path is made of; ""
+	// where path is none of these files.
+	Derived(path string) (page string)
+	// Needs returns which of the page's files is read beside it; the zero
+	// Promise for none. The error is a fs.ErrNotExist where the page says that
+	// there is no file at path.
+	Needs(path string, page []byte, before time.Time) (Promise, error)
+	// Derive returns the file. needed is the content of what Needs returned; nil
+	// where that is not to be had. The error may be a fs.ErrNotExist.
+	Derive(path string, page, needed []byte, o Rendering) (body []byte, mediaType string, err error)
+}
+
+// Attester is the optional ability of a Format, found by type assertion, to
+// tell what upstream attests of an artifact: files of which no digest is
+// promised, since they may change.
+type Attester interface {
+	// Attestations returns those of listed that attest the artifact.
+	Attestations(artifact *Promise, listed []Promise) []Promise
+}
+
 // MirrorLister is the optional ability of a Format, found by type assertion, to
 // read and write lists of mirrors: files outside of a repository that say
 // where its copies are, and perhaps which of their roots are right.

@@ -190,10 +190,13 @@ func (t *tree) completeState(ctx context.Context, s state) (missing []string, er
 	return missing, err
 }
 
-// Settle returns when what clients have got in whole is observed: the last
-// bytes of a file that nothing promises may reach a client a moment before its
-// state is in the catalog.
+// Settle returns when what clients have got in whole is observed, and what
+// belongs to it: the last bytes of a file that nothing promises may reach a
+// client a moment before its state is in the catalog.
 func (m *Mirror) Settle(ctx context.Context) error {
+	if err := m.attests.settle(ctx); err != nil {
+		return err
+	}
 	for _, r := range m.Repos() {
 		for _, t := range r.trees.Values() {
 			run := t.delivered()

@@ -45,6 +45,45 @@ func (m *Mirror) Find(ctx context.Context, u *url.URL) (*Repo, string) {
 	return m.linked(ctx, u)
 }
 
+// Derives returns what makes the file at path of a page, and the page's path;
+// "" where the format has no such file.
+func (r *Repo) Derives(path string) (chantal.Deriver, string) {
+	deriver, ok := r.Format.(chantal.Deriver)
+	if !ok {
+		return nil, ""
+	}
+	return deriver, deriver.Derived(path)
+}
+
+// FindDerived finds the repository that has, beside its own upstream URL, the
+// file that u names and that it makes of a page: "https://HOST/simple/" is the
+// URL of an index, and "https://HOST/pypi/NAME/json" such a file. Nil where
+// there is none.
+func (m *Mirror) FindDerived(u *url.URL) (*Repo, string) {
+	for end := len(u.Path); end > 0; {
+		i := strings.LastIndexByte(u.Path[:end], '/')
+		if i < 0 {
+			break
+		}
+		below := clean(u.Path[i+1:])
+		for _, f := range m.Formats {
+			deriver, ok := f.(chantal.Deriver)
+			locator, located := f.(chantal.Locator)
+			if !ok || !located || deriver.Derived(below) == "" {
+				continue
+			}
+			base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path[:i+1] + locator.Prefix()}
+			if r := m.at(baseKey(base), u.Scheme); r != nil {
+				if _, page := r.Derives(below); page != "" {
+					return r, below
+				}
+			}
+		}
+		end = i
+	}
+	return nil, ""
+}
+
 func (m *Mirror) at(key, scheme string) *Repo {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

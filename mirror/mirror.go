@@ -95,6 +95,7 @@ type Mirror struct {
 	bindings *lru.Cache[pairKey, *pair]
 	refused  *lru.Cache[string, refusal]
 	wants    wantSet
+	attests  attestations
 	signings *signings
 }
 

@@ -85,7 +85,11 @@ func (v *liveView) Open(ctx context.Context, path string) (*chantal.File, error)
 	case err != nil:
 		return nil, err
 	case hit.ok && len(hit.promise.Digests) > 0:
-		return v.openPromised(ctx, hit, class)
+		f, err := v.openPromised(ctx, hit, class)
+		if err == nil && f.Cache == chantal.Miss {
+			v.attest(hit.tree, hit.promise)
+		}
+		return f, err
 	case hit.ok:
 		return v.openLone(ctx, class.Path, hit.promise.URL)
 	case foreign(class):

@@ -268,6 +268,7 @@ func (p *pass) get(ctx context.Context, promise *chantal.Promise) error {
 		p.tell(e)
 		return err
 	}
+	p.repo.attest(p.live.Name, *promise)
 	e.Kind, e.Size = SyncFileDone, size
 	p.syncing.mu.Lock()
 	p.syncing.report.Fetched++
@@ -280,7 +281,7 @@ func (p *pass) get(ctx context.Context, promise *chantal.Promise) error {
 // fetch makes one file be stored, together with everybody else who wants it.
 func (p *pass) fetch(ctx context.Context, promise *chantal.Promise, e SyncEvent) (int64, error) {
 	if len(promise.Digests) == 0 {
-		return p.fetchLone(ctx, promise)
+		return p.repo.observe(ctx, *promise)
 	}
 	e.Kind = SyncProgress
 	size := promise.Size
@@ -301,19 +302,6 @@ func (p *pass) fetch(ctx context.Context, promise *chantal.Promise, e SyncEvent)
 		}
 	})
 	return size, err
-}
-
-// fetchLone is fetch for a file that metadata gives no digest for.
-func (p *pass) fetchLone(ctx context.Context, promise *chantal.Promise) (int64, error) {
-	f, err := (&liveView{p.repo, Client{}}).openLone(ctx, promise.Path, promise.URL)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	if growing, ok := f.Content.(chantal.Growing); ok {
-		return f.Size, growing.Wait(ctx)
-	}
-	return f.Size, nil
 }
 
 // failure says of a file that it could not be had.

@@ -63,11 +63,22 @@ func (h *Handler) open(r *http.Request, t *target, view chantal.View) (*answer, 
 		f.Close()
 		return nil, &statusError{http.StatusNotFound, "what upstream answers to a query is in no snapshot and no instant; ask without one, or for live"}
 	}
+	a := t.answer(f)
+	a.reopen = func() (*answer, error) { return h.open(r, t, view) }
+	if f.Kind == chantal.Root {
+		if renderer, ok := t.repo.Format.(chantal.Renderer); ok {
+			return a, h.pages.render(a, r, t, renderer)
+		}
+	}
+	return a, nil
+}
+
+// answer returns the answer with f as it is.
+func (t *target) answer(f *chantal.File) *answer {
 	a := &answer{file: f, etag: `"` + f.Digest.Hex() + `"`, cache: revalidate, state: cacheStatus[f.Cache], dated: true}
 	if f.Digest == "" {
 		a.etag = ""
 	}
-	a.reopen = func() (*answer, error) { return h.open(r, t, view) }
 	if f.Tree != "" {
 		a.ref = t.repo.Name + "@" + t.ref.String()
 	}
@@ -81,12 +92,7 @@ func (h *Handler) open(r *http.Request, t *target, view chantal.View) (*answer, 
 	if t.ref.Signed && f.Kind == chantal.Root {
 		a.cache = revalidate
 	}
-	if f.Kind == chantal.Root {
-		if renderer, ok := t.repo.Format.(chantal.Renderer); ok {
-			return a, h.pages.render(a, r, t, renderer)
-		}
-	}
-	return a, nil
+	return a
 }
 
 // write writes an answer: the one place from which content goes out.

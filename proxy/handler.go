@@ -130,6 +130,9 @@ func (h *Handler) find(r *http.Request, t *target) (*answer, error) {
 	if form, ok := t.repo.OwnList(t.path); ok {
 		return h.mirrorList(r, t, view, form)
 	}
+	if deriver, page := t.repo.Derives(t.path); page != "" {
+		return h.derived(r, t, view, deriver, page)
+	}
 	a, err := h.open(r, t, view)
 	var unkept *mirror.UnkeptError
 	if errors.As(err, &unkept) {

@@ -32,8 +32,9 @@ type pageKey struct {
 }
 
 type page struct {
-	body []byte
-	etag string
+	body      []byte
+	etag      string
+	mediaType string // of a derived one
 }
 
 func newPages() *pages {
@@ -80,7 +81,7 @@ func draw(renderer chantal.Renderer, f *chantal.File, key pageKey, o chantal.Ren
 		return nil, err
 	}
 	sum := sha256.Sum256(body)
-	return &page{body, `"` + hex.EncodeToString(sum[:]) + `"`}, nil
+	return &page{body: body, etag: `"` + hex.EncodeToString(sum[:]) + `"`}, nil
 }
 
 func (p *pages) get(key pageKey) (*page, bool) {

@@ -230,6 +230,9 @@ func (h *Handler) forward(r *http.Request, u *url.URL, refText string, tls bool)
 		return nil, err
 	}
 	t.tls = tls
+	if passes := t.state.Live && (tls || h.PassOther) && !h.Mirror.Offline; t.repo == nil && !passes {
+		t.repo, t.path = h.Mirror.FindDerived(u)
+	}
 	if t.repo == nil && t.state.Live && h.Discover && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		if t.repo, t.path, err = h.Mirror.Discover(r.Context(), u, r.Header.Get("Accept")); err != nil {
 			t.repo, t.probed = nil, err

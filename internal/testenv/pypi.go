@@ -22,6 +22,7 @@ const simpleHTML = "text/html; charset=utf-8"
 type PyPI struct {
 	HTMLOnly   bool   // pages in HTML alone, whatever Accept says
 	NoMetadata bool   // no METADATA of wheels beside them
+	Integrity  string // "https://index.example.org/": the index itself, for provenance (PEP 740) of all files; empty for none
 	Host       string // "http://127.0.0.1:PORT/files/" where another server has the files; empty for relative links
 
 	releases map[string][]upload // by normalised name, oldest first
@@ -107,6 +108,10 @@ func (i *PyPI) Publish() (Files, error) {
 		for _, u := range uploads {
 			at := FilePath(u.Name, u.Content)
 			files[at] = File{Content: u.Content, Modified: u.Uploaded}
+			if i.Integrity != "" {
+				files[provenancePath(name, u)] = File{Modified: i.at, Type: "application/vnd.pypi.integrity.v1+json",
+					Content: fmt.Appendf(nil, `{"version":1,"attestation_bundles":[],"made":%d}`, i.at.Unix())}
+			}
 			if u.Metadata != nil && !i.NoMetadata {
 				files[at+".metadata"] = File{Content: u.Metadata, Modified: u.Uploaded}
 			}
@@ -119,6 +124,11 @@ func (i *PyPI) Publish() (Files, error) {
 	files["simple/"] = list
 	i.at = i.at.Add(time.Minute)
 	return files, nil
+}
+
+// provenancePath is where the provenance of a file is, relative to the index.
+func provenancePath(name string, u upload) string {
+	return "integrity/" + name + "/" + u.Version + "/" + u.Name + "/provenance"
 }
 
 func (i *PyPI) url(u upload) string {
@@ -137,6 +147,7 @@ type pageFile struct {
 	UploadTime     string            `json:"upload-time"`
 	Yanked         any               `json:"yanked"`
 	CoreMetadata   any               `json:"core-metadata"`
+	Provenance     string            `json:"provenance,omitempty"`
 }
 
 func (i *PyPI) page(name string, uploads []upload) (File, error) {
@@ -157,6 +168,9 @@ func (i *PyPI) page(name string, uploads []upload) (File, error) {
 		if u.Metadata != nil && !i.NoMetadata {
 			f.CoreMetadata = map[string]string{"sha256": sha256hex(u.Metadata)}
 			attributes += fmt.Sprintf(` data-core-metadata="sha256=%s"`, sha256hex(u.Metadata))
+		}
+		if i.Integrity != "" {
+			f.Provenance = i.Integrity + provenancePath(name, u)
 		}
 		fmt.Fprintf(&body, "<a href=\"%s#sha256=%s\"%s>%s</a><br/>\n", html.EscapeString(f.URL), sum, attributes, u.Name)
 		list = append(list, f)

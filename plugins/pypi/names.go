@@ -3,8 +3,9 @@ package pypi
 import "strings"
 
 const (
-	metadataSuffix  = ".metadata" // PEP 658
-	signatureSuffix = ".asc"      // PEP 503
+	metadataSuffix  = ".metadata"  // PEP 658
+	signatureSuffix = ".asc"       // PEP 503
+	provenance      = "provenance" // PEP 740: …/FILE/provenance
 	wheelSuffix     = ".whl"
 	eggSuffix       = ".egg"
 )

@@ -160,6 +160,7 @@ type file struct {
 	hasMetadata bool
 	metadata    []chantal.Digest // of the .metadata sibling
 	signed      bool             // there is a .asc sibling
+	attested    *link            // where the provenance is (PEP 740); nil where the page names none
 }
 
 func (f *file) sha256() chantal.Digest { return sha256Of(f.digests) }
@@ -229,6 +230,11 @@ func (f *file) decode(b []byte, s span) (err error) {
 		}
 	}
 	f.signed = string(get(f.members, "gpg-sig").of(b)) == "true"
+	if at, ok := text(b, get(f.members, "provenance")); ok && strings.HasPrefix(at, "https://") {
+		if l, err := newLink(at); err == nil && !l.query && strings.HasSuffix(l.path, "/"+f.name+"/"+provenance) {
+			f.attested = &l
+		}
+	}
 	if err := f.decodeMetadata(b); err != nil {
 		return fmt.Errorf("the metadata hashes of the file %s: %w", excerpt(f.name), err)
 	}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"path"
 	"strings"
 	"time"
 
@@ -60,6 +61,7 @@ func (Format) Limit(path string) int64 {
 //	+files/-/HOST/PATH                    the same without Digest
 //	+files/sha256/HEX/HOST/PATH.metadata  Meta; the canonical path keeps HEX
 //	+files/…/PATH.asc                     Meta at +files/HOST/PATH.asc
+//	+files/HOST/…/FILE/provenance         Meta (PEP 740)
 //
 // HEX is the wheel's digest, also in the path of its .metadata sibling, since
 // clients append the suffix to the wheel's link. It is no Digest of the
@@ -108,13 +110,13 @@ func pageProject(path string) (project string, ok bool) {
 	return name, below && slash && validName(name) && Normalize(name) == name
 }
 
-func classifyFile(path, rest string) chantal.Class {
+func classifyFile(whole, rest string) chantal.Class {
 	var digest chantal.Digest
 	if named, ok := strings.CutPrefix(rest, "sha256/"); ok {
 		hex, file, _ := strings.Cut(named, "/")
 		d, err := chantal.NewDigest("sha256", hex)
 		if err != nil {
-			return chantal.Class{Kind: chantal.Opaque, Path: path}
+			return chantal.Class{Kind: chantal.Opaque, Path: whole}
 		}
 		digest, rest = d, file
 	} else if unnamed, ok := strings.CutPrefix(rest, "-/"); ok {
@@ -123,7 +125,7 @@ func classifyFile(path, rest string) chantal.Class {
 	host, file, _ := strings.Cut(rest, "/")
 	host, ok := canonicalHost(host)
 	if file = squeeze(file); !ok || checkPath(file) != nil {
-		return chantal.Class{Kind: chantal.Opaque, Path: path}
+		return chantal.Class{Kind: chantal.Opaque, Path: whole}
 	}
 	c := chantal.Class{Kind: chantal.Artifact, Path: files + host + "/" + file, Digest: digest}
 	name := file[strings.LastIndexByte(file, '/')+1:]
@@ -134,6 +136,8 @@ func classifyFile(path, rest string) chantal.Class {
 		}
 	} else if of, ok := strings.CutSuffix(name, signatureSuffix); ok {
 		c.Kind, c.Digest, name = chantal.Meta, "", of
+	} else if dir, last := path.Split(file); last == provenance && isDistribution(path.Base(dir)) {
+		c.Kind, c.Digest, name = chantal.Meta, "", path.Base(dir)
 	}
 	c.Trees = treesOf(name)
 	return c
@@ -190,7 +194,8 @@ func (Format) Check(t chantal.Tree, files map[string][]byte, _ chantal.Keyring, 
 // file yields one Artifact; a .metadata sibling yields one or two Meta
 // promises with the same URL: at +files/HOST/PATH.metadata, and where the
 // wheel has a sha256 also at the path that Classify gives for the link. A
-// signature sibling yields a Meta promise without digests. A quarantined
+// signature sibling yields a Meta promise without digests, and so does the
+// provenance that a file names, as long as that has an https URL. A quarantined
 // project promises nothing (PEP 792).
 func (Format) Parse(path string, r io.Reader) iter.Seq2[chantal.Promise, error] {
 	project, ok := pageProject(path)
@@ -248,5 +253,30 @@ func promises(project string, f *file) []chantal.Promise {
 	if f.signed {
 		sibling(artifact.Path, signatureSuffix, nil)
 	}
+	if f.attested != nil {
+		all = append(all, chantal.Promise{
+			Path: files + f.attested.host + "/" + f.attested.path, URL: f.attested.url, Kind: chantal.Meta,
+			Size: -1, Package: artifact.Package,
+		})
+	}
 	return all
+}
+
+// Attestations implements chantal.Attester: the provenance of a file.
+func (Format) Attestations(artifact *chantal.Promise, listed []chantal.Promise) []chantal.Promise {
+	var found []chantal.Promise
+	for i, p := range listed {
+		if p.Kind != chantal.Artifact || p.URL != artifact.URL {
+			continue
+		}
+		for _, q := range listed[i+1:] {
+			if q.Kind == chantal.Artifact {
+				break // what belongs to a file follows it
+			}
+			if strings.HasSuffix(q.Path, "/"+provenance) {
+				found = append(found, q)
+			}
+		}
+	}
+	return found
 }

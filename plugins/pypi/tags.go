@@ -59,14 +59,12 @@ func (t *tags) match(filename string) bool {
 	if t.anyPython && t.any {
 		return true
 	}
-	stem, _ := cutSuffix(filename)
-	parts := strings.Split(stem, "-")
-	if len(parts) < 5 {
+	python, abi, platform := tagsOf(filename)
+	if python == "" {
 		return false
 	}
-	parts = parts[len(parts)-3:]
-	python, abi, platform := strings.Split(parts[0], "."), strings.Split(parts[1], "."), strings.Split(parts[2], ".")
-	return (t.any || slices.ContainsFunc(platform, t.platform.Match)) && (t.anyPython || t.matchPython(python, abi))
+	return (t.any || slices.ContainsFunc(strings.Split(platform, "."), t.platform.Match)) &&
+		(t.anyPython || t.matchPython(strings.Split(python, "."), strings.Split(abi, ".")))
 }
 
 // matchPython reports whether one of the Python or ABI tags is named, or an

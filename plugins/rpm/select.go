@@ -46,7 +46,7 @@ func (Format) Indexes(_ *chantal.Selection, c chantal.Contents) ([][]chantal.Pro
 // Artifacts implements chantal.Selector. Delta packages never belong to a
 // selection: clients do without, and the present ones know none.
 func (Format) Artifacts(sel *chantal.Selection, c chantal.Contents) (func(*chantal.Promise) bool, error) {
-	if isTreeInfo(c.Tree().Name) {
+	if isTreeInfo(c.Tree().Roots[0]) {
 		return func(p *chantal.Promise) bool { return sel.Tree && p.Kind == chantal.Artifact }, nil
 	}
 	f, err := newFilter(sel)

@@ -212,8 +212,8 @@ repository = ../../../AppStream/x86_64/os/
 
 func TestATreeinfoIsARootWithImages(t *testing.T) {
 	for dir, want := range map[string]chantal.Tree{
-		"":      {Name: ".treeinfo", Roots: []string{".treeinfo", "treeinfo"}},
-		"9/os/": {Name: "9/os/.treeinfo", Roots: []string{"9/os/.treeinfo", "9/os/treeinfo"}},
+		"":      {Name: ".", Roots: []string{".treeinfo", "treeinfo"}},
+		"9/os/": {Name: "9/os", Roots: []string{"9/os/.treeinfo", "9/os/treeinfo"}},
 	} {
 		for _, name := range []string{".treeinfo", "treeinfo"} {
 			files := map[string][]byte{dir + name: []byte(treeinfo)}

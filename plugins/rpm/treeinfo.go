@@ -25,9 +25,9 @@ var treeInfos = [...]string{".treeinfo", "treeinfo"}
 // isTreeInfo reports whether name is a treeinfo, which it is in any folder.
 func isTreeInfo(name string) bool { return slices.Contains(treeInfos[:], path.Base(name)) }
 
-// installTree returns the tree of the treeinfo in the folder dir. It has the name of the file, for the folder's own is that of other trees.
+// installTree returns the tree of the treeinfo in the folder dir.
 func installTree(dir string) chantal.Tree {
-	t := chantal.Tree{Name: path.Join(dir, treeInfos[0])}
+	t := chantal.Tree{Name: path.Clean(dir)}
 	for _, name := range treeInfos {
 		t.Roots = append(t.Roots, path.Join(dir, name))
 	}
