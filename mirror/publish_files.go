@@ -65,7 +65,7 @@ func (f *publishedFrom) Open(index chantal.Promise) (io.ReadCloser, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	if d := index.SHA256(); d == "" || !lost[d] && !f.repo.m.Store.WasDamaged(d) {
+	if _, was := lost[index.SHA256()]; !was && !f.repo.m.Store.WasDamaged(index.SHA256()) {
 		return nil, err
 	}
 	if err := f.repo.ensure(f.ctx, index); err != nil {
@@ -85,22 +85,24 @@ func (f *publishedFrom) open(index chantal.Promise) (io.ReadCloser, error) {
 	}
 	sum := sha256.New()
 	raw := io.TeeReader(file, sum)
-	plain, err := decompress(index.Path, raw, blob.Size)
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	done := func() error {
-		if _, err := io.Copy(io.Discard, raw); err != nil {
-			return err
+	// judge returns err as it is where the file is what its name says.
+	judge := func(err error) error {
+		if _, failed := io.Copy(io.Discard, raw); failed != nil {
+			return fmt.Errorf("reading %s: %w", index.Path, failed)
 		}
 		if hex.EncodeToString(sum.Sum(nil)) != blob.Digest.Hex() {
 			f.repo.m.setAside(blob.Digest)
 			return damagedError(index.Path)
 		}
-		return nil
+		return err
 	}
-	return &proving{opened{plain, file}, done}, nil
+	plain, err := decompress(index.Path, raw, blob.Size)
+	if err != nil {
+		err = judge(err)
+		file.Close()
+		return nil, err
+	}
+	return &proving{opened{plain, file}, judge}, nil
 }
 
 // setAside has a blob read again that is not what its name says, so that it is
@@ -111,18 +113,16 @@ func damagedError(path string) error {
 	return fmt.Errorf("%s was damaged on the disk and has been set aside: try again, it is fetched anew as long as upstream has it", path)
 }
 
-// proving ends well only if done says so.
+// proving lets the end of a file, or what goes wrong before it, be judged.
 type proving struct {
 	opened
-	done func() error
+	judge func(error) error
 }
 
 func (p *proving) Read(b []byte) (int, error) {
 	n, err := p.opened.Read(b)
-	if err == io.EOF {
-		if wrong := p.done(); wrong != nil {
-			err = wrong
-		}
+	if err != nil {
+		err = p.judge(err)
 	}
 	return n, err
 }
@@ -153,21 +153,13 @@ func (p *publication) Write(suffix string, algos []string, fill func(io.Writer) 
 	if err != nil {
 		return w, err
 	}
-	packer, err := compressor(suffix, stored)
-	if err != nil {
-		return w, err
-	}
 	plain := stored
-	if suffix != "" {
-		if plain, err = newHashing(packer, algos); err != nil {
-			return w, err
-		}
+	if suffix == "" {
+		err = buffered(stored, fill)
+	} else {
+		plain, err = packed(suffix, stored, algos, fill)
 	}
-	b := bufio.NewWriterSize(plain, 256<<10)
-	if err := fill(b); err != nil {
-		return w, err
-	}
-	if err := errors.Join(b.Flush(), packer.Close()); err != nil {
+	if err != nil {
 		return w, err
 	}
 	// Roots promise the index with one of these alone, perhaps.
@@ -180,11 +172,47 @@ func (p *publication) Write(suffix string, algos []string, fill func(io.Writer) 
 	return chantal.Written{Digests: stored.digests(), Size: stored.n, PlainDigests: plain.digests(), PlainSize: plain.n}, nil
 }
 
+func buffered(w io.Writer, fill func(io.Writer) error) error {
+	b := bufio.NewWriterSize(w, chunk)
+	if err := fill(b); err != nil {
+		return err
+	}
+	return b.Flush()
+}
+
+// chunk is how many bytes are made, hashed and compressed at a time.
+const chunk = 256 << 10
+
+// packed compresses what fill writes into w, while fill goes on, and returns
+// what is known of the plain content.
+func packed(suffix string, w io.Writer, algos []string, fill func(io.Writer) error) (*hashing, error) {
+	packer, err := compressor(suffix, w)
+	if err != nil {
+		return nil, err
+	}
+	r, pipe := io.Pipe()
+	plain, err := newHashing(pipe, algos)
+	if err != nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.CopyBuffer(packer, r, make([]byte, chunk))
+		err = errors.Join(err, packer.Close())
+		r.CloseWithError(err)
+		done <- err
+	}()
+	err = buffered(plain, fill)
+	pipe.CloseWithError(err) // nil is the end
+	if failed := <-done; err == nil {
+		err = failed
+	}
+	return plain, err
+}
+
 // compressor compresses into w as suffix says; the same bytes every time.
 func compressor(suffix string, w io.Writer) (io.WriteCloser, error) {
 	switch suffix {
-	case "":
-		return nopCloser{w}, nil
 	case ".gz":
 		return gzip.NewWriterLevel(w, gzip.DefaultCompression)
 	case ".zst":
@@ -194,10 +222,6 @@ func compressor(suffix string, w io.Writer) (io.WriteCloser, error) {
 	}
 	return nil, fmt.Errorf("nothing here compresses as %s", suffix)
 }
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
 
 // hashing passes bytes on and computes their digests.
 type hashing struct {

@@ -46,6 +46,8 @@ func (c *copier) copy(source int, r io.Reader) error {
 		switch {
 		case err != nil && !atEnd:
 			return err
+		case atEnd && c.cut():
+			return fmt.Errorf("%s, the last one: %w", c.name(), io.ErrUnexpectedEOF)
 		case atEnd || lines.kind == blank:
 			if err := c.end(source); err != nil {
 				return err
@@ -71,6 +73,18 @@ func (c *copier) name() string {
 	return fmt.Sprintf("package %.80q", append(c.binary.values[fPackage], c.source.pkg.Name...))
 }
 
+// cut reports whether the stanza that is being read lacks what it needs, as
+// the beginning of a longer one does: Parse takes it for that too.
+func (c *copier) cut() bool {
+	switch {
+	case len(c.raw) == 0 || c.t.kind == translation:
+		return false
+	case c.t.kind == sources:
+		return c.source.begun && len(c.source.files) == 0
+	}
+	return c.binary.begun && (len(c.binary.values[fFilename]) == 0 || len(c.binary.values[fSize]) == 0)
+}
+
 // take takes up one line.
 func (c *copier) take(lines *control) error {
 	switch c.t.kind {
@@ -78,6 +92,7 @@ func (c *copier) take(lines *control) error {
 		return c.source.take(lines)
 	case binaries, udebs:
 		if lines.kind == field {
+			c.binary.begun = true
 			if at := packagesField(lines.name); at >= 0 {
 				value, err := lines.needed()
 				c.binary.set(at, value)

@@ -17,6 +17,7 @@ import (
 	"iter"
 	"path"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -155,6 +156,8 @@ type Publication struct {
 	Written        [][]byte // as stored
 	Fails          error    // what Write returns, once Allowed writes were good
 	Allowed        int
+
+	mu sync.Mutex
 }
 
 var _ chantal.Publication = (*Publication)(nil)
@@ -196,12 +199,14 @@ func (p *Publication) Write(suffix string, algos []string, fill func(io.Writer) 
 	if err := fill(&plain); err != nil {
 		return w, err
 	}
-	if p.Fails != nil && len(p.Written) >= p.Allowed {
-		return w, p.Fails
-	}
 	stored, err := Pack(suffix, plain.Bytes())
 	if err != nil {
 		return w, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.Fails != nil && len(p.Written) >= p.Allowed {
+		return w, p.Fails
 	}
 	p.Written = append(p.Written, stored)
 	w.Size, w.PlainSize = int64(len(stored)), int64(plain.Len())
