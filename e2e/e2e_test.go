@@ -19,7 +19,8 @@
 //	mode DIR                prints which permissions occur below DIR
 //	port NAME               sets NAME to a free port
 //	tick NAME               waits for the next whole second and sets NAME to it
-//	eventually COMMAND…     runs chantal, upstream or log TEXT until it succeeds, at most 10 s
+//	eventually COMMAND…     runs it until it succeeds, at most 10 s: chantal, upstream count; log TEXT and
+//	                        stdout PATTERN chantal ARG… look for words
 //
 // and the conditions [apt], [dnf], [pip], [uv], [gpgv]. A missing client is a
 // failure where CI=true; elsewhere the condition is false and the script says

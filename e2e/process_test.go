@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -154,13 +155,17 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 			err = ts.Exec(binary(), args[1:]...)
 		case "upstream":
 			err = w.control(ts, args[1], args[2:])
+		case "stdout":
+			if err = ts.Exec(binary(), args[3:]...); err == nil && !regexp.MustCompile(args[1]).MatchString(ts.ReadFile("stdout")) {
+				err = fmt.Errorf("the output does not match %q", args[1])
+			}
 		case "log":
 			var b []byte
 			if b, err = os.ReadFile(filepath.Join(w.vars["WORK"], "serve.log")); err == nil && !strings.Contains(string(b), args[1]) {
 				err = fmt.Errorf("the log does not say %q", args[1])
 			}
 		default:
-			ts.Fatalf("usage: eventually chantal ARG…, eventually upstream count PATH N, or eventually log TEXT")
+			ts.Fatalf("usage: eventually chantal ARG…, stdout PATTERN chantal ARG…, upstream count PATH N, or log TEXT")
 		}
 		if err == nil {
 			return

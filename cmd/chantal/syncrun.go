@@ -68,9 +68,12 @@ func (r *syncResult) good() bool { return r.Error == "" && r.Failed == 0 }
 // newSyncs returns syncs that fill repositories with fill. A dry run, or one of
 // metadata alone, is not remembered.
 func newSyncs(fill fillFunc, kept stateKeeper, log *slog.Logger) *syncs {
-	s := &syncs{fill: fill, kept: kept, log: log, under: map[string]*syncRun{}, ended: map[string]syncEnd{}}
+	s := &syncs{fill: fill, kept: kept, log: log, under: map[string]*syncRun{}}
 	if err := kept.State(syncState, &s.ended); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("how the last syncs ended is not known", "error", err)
+	}
+	if s.ended == nil {
+		s.ended = map[string]syncEnd{}
 	}
 	return s
 }

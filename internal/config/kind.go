@@ -66,7 +66,6 @@ const (
 )
 
 func anyText() kind[string]  { return free(parseText) }
-func secret() kind[string]   { return free(parseSecret) }
 func glob() kind[string]     { return free(parseGlob) }
 func repoID() kind[string]   { return like(parseName, repoName.String()) }
 func webURL() kind[string]   { return like(parseURL, httpScheme+`[^?#]*$`) }
@@ -78,6 +77,13 @@ func address() kind[string] {
 func refText() kind[string] {
 	return like(parseRef, `^(`+word+`|[0-9TZ:-]+)(\+signed)?(~`+word+`)?$`)
 }
+
+func secret() kind[string] {
+	k := free(parseSecret)
+	k.show = func(string) any { return nil }
+	return k
+}
+
 func schedule() kind[string] { return like(parseSchedule, `^\s*\S+(\s+\S+){4}\s*$`) }
 
 func boolean() kind[bool] {
