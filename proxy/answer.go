@@ -26,6 +26,7 @@ type answer struct {
 	reopen func() (*answer, error) // finds the answer again, once the file is complete
 	body   []byte                  // in place of the file's content, not empty: a rendered page
 	header http.Header             // what goes beyond the fields below
+	repo   string                  // the repository's name; "" for none
 	etag   string
 	cache  string // Cache-Control
 	state  string // Cache-Status
@@ -75,7 +76,7 @@ func (h *Handler) open(r *http.Request, t *target, view chantal.View) (*answer, 
 
 // answer returns the answer with f as it is.
 func (t *target) answer(f *chantal.File) *answer {
-	a := &answer{file: f, etag: `"` + f.Digest.Hex() + `"`, cache: revalidate, state: cacheStatus[f.Cache], dated: true}
+	a := &answer{file: f, repo: t.repo.Name, etag: `"` + f.Digest.Hex() + `"`, cache: revalidate, state: cacheStatus[f.Cache], dated: true}
 	if f.Digest == "" {
 		a.etag = ""
 	}
@@ -128,7 +129,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, a *answer) {
 		h.fail(w, r, &rangeError{a.size()})
 		return
 	}
-	h.Metrics.answer(a)
+	h.Metrics.answer(a, s.length(r, a))
 	a.setHeader(w.Header())
 	switch s.status {
 	case http.StatusNotModified:

@@ -58,7 +58,7 @@ func (h *Handler) cached(r *http.Request, q httpcache.Request, packaged bool) (*
 	}
 	a := &answer{header: got.Header, state: cacheStatus[got.Cache], dated: true}
 	if got.File != nil {
-		a.file = got.File
+		a.file, a.repo = got.File, q.Repo
 		a.etag = got.Header.Get("Etag")
 		if a.etag == "" && got.File.Digest != "" {
 			a.etag = `"` + got.File.Digest.Hex() + `"`
@@ -81,7 +81,7 @@ func (h *Handler) cached(r *http.Request, q httpcache.Request, packaged bool) (*
 	a.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer got.Body.Close()
 		a.setHeader(w.Header())
-		h.Metrics.answer(a)
+		h.Metrics.answer(a, 0)
 		if got.Header.Get("Accept-Ranges") == "" {
 			w.Header().Del("Accept-Ranges")
 		}

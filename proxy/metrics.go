@@ -1,17 +1,24 @@
 package proxy
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"chantal"
 )
 
 // Metrics counts answers.
 type Metrics struct {
 	registry *prometheus.Registry
+	mu       sync.Mutex
+	traffic  map[string]Traffic // by repository; "" for what belongs to none
+	sent     prometheus.Counter
 	answers  [4]prometheus.Counter // by chantal.CacheStatus
 	passed   prometheus.Counter
 	failures *prometheus.CounterVec
@@ -22,6 +29,8 @@ type Metrics struct {
 func NewMetrics() *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
+		traffic:  map[string]Traffic{},
+		sent:     prometheus.NewCounter(prometheus.CounterOpts{Name: "chantal_bytes_from_cache_total", Help: "Bytes of answers from the store, as they were begun."}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chantal_errors_total", Help: "Answers that are errors, by status code."}, []string{"code"}),
 	}
 	answers := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "chantal_answers_total", Help: "Answers with content, by Cache-Status."}, []string{"cache"})
@@ -29,7 +38,7 @@ func NewMetrics() *Metrics {
 		m.answers[status] = answers.WithLabelValues(label)
 	}
 	m.passed = answers.WithLabelValues("pass")
-	m.registry.MustRegister(answers, m.failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(answers, m.sent, m.failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -41,12 +50,38 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-func (m *Metrics) answer(a *answer) {
+// Traffic is what clients got of one repository.
+type Traffic struct {
+	Hits, Misses int64 // answers from the store; answers that had to be fetched
+	FromCache    int64 // bytes of the hits, as they were begun
+}
+
+// Traffic returns what clients got so far, by repository; "" for what belongs
+// to none.
+func (m *Metrics) Traffic() map[string]Traffic {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.traffic)
+}
+
+// answer counts an answer with n bytes of content.
+func (m *Metrics) answer(a *answer, n int64) {
 	if a.file == nil {
 		m.passed.Inc()
 		return
 	}
 	m.answers[a.file.Cache&3].Inc()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.traffic[a.repo]
+	if a.file.Cache == chantal.Miss {
+		t.Misses++
+	} else {
+		t.Hits++
+		t.FromCache += n
+		m.sent.Add(float64(n))
+	}
+	m.traffic[a.repo] = t
 }
 
 func (m *Metrics) failure(status int) { m.failures.WithLabelValues(strconv.Itoa(status)).Inc() }

@@ -211,3 +211,18 @@ func merged(parts []part) []part {
 	}
 	return parts
 }
+
+// length returns how many bytes of the file the answer has; 0 where nobody knows
+// yet.
+func (s selection) length(r *http.Request, a *answer) (n int64) {
+	switch {
+	case r.Method == http.MethodHead:
+	case s.status == http.StatusOK:
+		n = max(a.size(), 0)
+	case s.status == http.StatusPartialContent:
+		for _, p := range s.parts {
+			n += p.to - p.from
+		}
+	}
+	return n
+}

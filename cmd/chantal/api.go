@@ -124,6 +124,8 @@ func (a *api) read(ctx context.Context, r *http.Request, what, name string) (any
 			return list(a.backend.Status(ctx, query["repo"]))
 		case "explain":
 			return a.backend.Explain(ctx, query.Get("url"))
+		case "stats":
+			return a.backend.Stats(ctx, query["repo"])
 		case "why":
 			return a.backend.Why(ctx, query.Get("digest"))
 		case "diff":
@@ -134,7 +136,7 @@ func (a *api) read(ctx context.Context, r *http.Request, what, name string) (any
 	}
 	return nil, &failure{
 		Status: http.StatusNotFound, Message: "nothing is at " + r.URL.Path,
-		Next: "there are server, repos, generations, snapshots, snapshots/NAME, status, diff, explain, why and ca below " + apiPrefix,
+		Next: "there are server, repos, generations, snapshots, snapshots/NAME, status, stats, diff, explain, why and ca below " + apiPrefix,
 	}
 }
 

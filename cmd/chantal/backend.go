@@ -45,6 +45,9 @@ type backend interface {
 	// Collect frees what nothing needs, or says what that would be. progress is
 	// called as for CreateSnapshot.
 	Collect(ctx context.Context, r collectRequest, progress func(line string)) (keep.Collected, error)
+	// Stats counts what is stored, of the named repositories or of all. An
+	// unknown name is an error.
+	Stats(ctx context.Context, repos []string) (statsReport, error)
 	// Why says what keeps the blob whose SHA-256 begins with digest.
 	Why(ctx context.Context, digest string) (keep.Why, error)
 	// Layout fetches what is missing of a ref, and hands over all files of what

@@ -33,8 +33,9 @@ func commands(a app) *cli.App {
 		OnUsageError:              usageError,
 		Flags:                     globalFlags(),
 		Commands: []*cli.Command{
-			serveCommand(do, a.serve), initCommand(do), configCommand(do), listCommand(do), statusCommand(do),
-			syncCommand(do), snapshotCommand(do), diffCommand(do), folderCommand(do), verifyCommand(do), gcCommand(do), clientCommand(do), caCommand(do), explainCommand(do),
+			serveCommand(do, a.serve), initCommand(do), configCommand(do), listCommand(do), statusCommand(do), statsCommand(do),
+			syncCommand(do), snapshotCommand(do), diffCommand(do), folderCommand(do), verifyCommand(do), gcCommand(do),
+			clientCommand(do), caCommand(do), explainCommand(do),
 			versionCommand(do),
 		},
 	}

@@ -236,6 +236,15 @@ func (s *shelf) Collect(_ context.Context, r collectRequest, progress func(strin
 	return keep.Collected{BlobsFreed: 2, BytesFreed: 3 << 10, BlobsKept: 1, BytesKept: 5, Forgotten: 1, DryRun: r.DryRun}, nil
 }
 
+func (s *shelf) Stats(_ context.Context, repos []string) (statsReport, error) {
+	s.asked = repos
+	return statsReport{
+		Blobs: 3, Stored: 2 << 20, Logical: 5 << 20, Ratio: 2.5, Hits: 9, Misses: 1, FromCache: 7 << 20, FromUpstream: 2 << 20, Saved: 3 << 20, Since: "2026-11-01T00:00:00Z",
+		Repos:  []repoStats{{Repo: "debian", Blobs: 3, Stored: 2 << 20, Logical: 5 << 20, Ratio: 2.5, Hits: 9, Misses: 1}},
+		Growth: []dayStats{{"2026-11-22", 3 << 20}, {"2026-11-23", 2 << 20}},
+	}, nil
+}
+
 func (s *shelf) Why(_ context.Context, digest string) (keep.Why, error) {
 	if digest == "ab" {
 		return keep.Why{}, &failure{Status: http.StatusNotFound, Message: "no blob " + digest}

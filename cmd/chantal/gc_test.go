@@ -49,6 +49,29 @@ func TestGCTellsWhatItDid(t *testing.T) {
 	}
 }
 
+func TestStatsAreShown(t *testing.T) {
+	s := newShell(t)
+	code, out, stderr := s.run(t.Context(), "stats", "debian")
+	if code != 0 || len(s.shelf.asked) != 1 {
+		t.Errorf("exit %d, %s; asked for %v", code, stderr, s.shelf.asked)
+	}
+	for _, want := range []string{"debian      3  2.0 MiB  5.0 MiB   2.50     9       1", "saved since 2026-11-01T00:00:00Z: 7.0 MiB", "2026-11-23     2.0 MiB  -1.0 MiB"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	code, out, _ = s.run(t.Context(), "stats", "--json")
+	var got map[string]any
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 {
+		t.Fatalf("exit %d, %v: %s", code, err, out)
+	}
+	for _, name := range []string{"blobs", "stored_bytes", "logical_bytes", "dedup_ratio", "hits", "misses", "bytes_from_cache", "bytes_from_upstream"} {
+		if _, ok := got[name].(float64); !ok {
+			t.Errorf("%s is %v", name, got[name])
+		}
+	}
+}
+
 func TestWhyIsToldForPeople(t *testing.T) {
 	env := &environment{}
 	for want, w := range map[string]keep.Why{

@@ -58,6 +58,7 @@ type node struct {
 	offline bool
 	keeper  *keep.Keeper
 	gc      collections
+	traffic *traffic
 	signing signing
 	scrub   atomic.Pointer[keep.Scrub] // nil where nothing is read in the background
 	syncs   *syncs
@@ -90,6 +91,7 @@ func openNode(env *environment, offline bool) (n *node, err error) {
 	if n.catalog, err = catalog.Open(database, n.store, catalog.Options{Logger: env.log}); err != nil {
 		return n, err
 	}
+	n.traffic = newTraffic(n.store, n.metrics, env.log)
 	cfg := env.config
 	proxied, err := outbound(cfg.Egress)
 	if err != nil {
@@ -124,8 +126,8 @@ func (n *node) source(cfg *config.Config) fetch.Source {
 	}
 	d := cfg.Download
 	retry := fetch.Retry(d.Retries, 2*d.Timeout, n.log)
-	urgent := retry(n.client)
-	var rest fetch.Source = n.client
+	client := fetch.Metered(n.traffic.received)(n.client)
+	urgent, rest := retry(client), client
 	var windows []fetch.Window
 	for _, b := range d.Bandwidth {
 		windows = append(windows, fetch.Window(b))
@@ -309,6 +311,9 @@ func (n *node) Close() error {
 	}
 	if n.cache != nil {
 		errs = append(errs, n.cache.Close(ctx))
+	}
+	if n.traffic != nil {
+		n.traffic.save()
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())

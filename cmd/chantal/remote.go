@@ -166,6 +166,10 @@ func (r *remote) Collect(ctx context.Context, q collectRequest, progress func(st
 	return *last.Collect, nil
 }
 
+func (r *remote) Stats(ctx context.Context, repos []string) (statsReport, error) {
+	return ask[statsReport](ctx, r, http.MethodGet, "stats", url.Values{"repo": repos})
+}
+
 func (r *remote) Why(ctx context.Context, digest string) (keep.Why, error) {
 	return ask[keep.Why](ctx, r, http.MethodGet, "why", url.Values{"digest": {digest}})
 }

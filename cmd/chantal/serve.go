@@ -46,8 +46,10 @@ func serve(ctx context.Context, env *environment, o serveOptions) error {
 	if err == nil {
 		s.announce()
 		endScrub, endSyncs, endCollecting := s.startScrub(ctx), s.startSyncs(ctx), s.startCollecting(ctx)
+		endTraffic := s.startTraffic(ctx)
 		err = s.wait(ctx)
 		endSyncs()
+		endTraffic()
 		endCollecting()
 		endScrub()
 	}

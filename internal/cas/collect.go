@@ -1,7 +1,7 @@
 package cas
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"chantal"
@@ -32,10 +33,9 @@ const (
 type Collection struct {
 	s       *Store
 	release func()
-	sums    []sum    // sorted
-	first   []uint32 // where in sums those with the same first two bytes begin
-	marks   []Mark   // by sums
-	aside   map[sum]bool
+	sortedSums
+	marks []Mark // by sums
+	aside map[sum]bool
 }
 
 // Victim is a blob that can go.
@@ -82,16 +82,8 @@ func (c *Collection) End() {
 }
 
 func (c *Collection) list() error {
-	for i := range 256 {
-		files, err := c.s.disk.List(c.s.shard(i))
-		if err != nil {
-			return fmt.Errorf("listing blobs: %w", cause(err))
-		}
-		for _, f := range files {
-			if d, ok := parseSum([]byte(f.Name())); ok && int(d[0]) == i {
-				c.sums = append(c.sums, d)
-			}
-		}
+	if err := c.s.eachName(func(d sum) { c.sums = append(c.sums, d) }); err != nil {
+		return err
 	}
 	slices.SortFunc(c.sums, compareSums)
 	c.s.mu.RLock()
@@ -104,29 +96,9 @@ func (c *Collection) list() error {
 	}
 	c.s.mu.RUnlock()
 	c.sums = slices.AppendSeq(c.sums, maps.Keys(c.aside))
-	slices.SortFunc(c.sums, compareSums)
+	c.sortedSums.sort()
 	c.marks = make([]Mark, len(c.sums))
-	c.first = make([]uint32, 1<<16+1)
-	for _, d := range c.sums {
-		c.first[prefix(d)+1]++
-	}
-	for i := range 1 << 16 {
-		c.first[i+1] += c.first[i]
-	}
 	return nil
-}
-
-func compareSums(a, b sum) int { return bytes.Compare(a[:], b[:]) }
-
-func prefix(d sum) int { return int(d[0])<<8 | int(d[1]) }
-
-// index returns where a blob is among those listed; -1 where it is not.
-func (c *Collection) index(d sum) int {
-	from, to := c.first[prefix(d)], c.first[prefix(d)+1]
-	if i, ok := slices.BinarySearchFunc(c.sums[from:to], d, compareSums); ok {
-		return int(from) + i
-	}
-	return -1
 }
 
 // Len returns how many blobs there were, without those set aside.
@@ -214,12 +186,18 @@ func (c *Collection) sweep(ctx context.Context, victims []Victim, aliases map[ui
 	}
 	// The list goes first: of a blob that it does not have nobody says that it
 	// is lost, whenever the process ends.
-	n, err := c.s.unlist(c.among(gone), true)
+	listed := c.among(slices.Clone(gone))
+	clear(gone)
+	n, err := c.s.unlist(listed, true)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		if err = c.makeRoom(victims, aliases, still, gone, freed); err == nil {
+			n, err = c.s.unlist(listed, true)
+		}
+	}
 	if err != nil {
 		return err
 	}
 	freed.Bytes += n
-	clear(gone)
 	for batch := range slices.Chunk(victims, sweepBatch) {
 		if err = ctx.Err(); err != nil {
 			break
@@ -243,6 +221,24 @@ func (c *Collection) sweep(ctx context.Context, victims []Victim, aliases map[ui
 	c.s.note(spared)
 	freed.Bytes -= int64(len(spared)) * inventoryLine
 	return err
+}
+
+// makeRoom removes the largest victims, until there is room for another list.
+func (c *Collection) makeRoom(victims []Victim, aliases map[uint32][]aliasFile, still func(remove func() error) error, gone []bool, freed *Freed) error {
+	need := int64(bigBlob)
+	if fi, err := c.s.disk.Stat(filepath.Join(c.s.dir, inventoryName)); err == nil {
+		need += fi.Size()
+	}
+	large := slices.SortedFunc(slices.Values(victims), func(a, b Victim) int { return cmp.Compare(b.Disk, a.Disk) })
+	for batch := range slices.Chunk(large, sweepBatch) {
+		if freed.Disk >= need {
+			break
+		}
+		if err := still(func() error { return c.remove(batch, aliases, gone, freed) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Weigh returns what Sweep would free.
@@ -355,6 +351,9 @@ func (c *Collection) remove(batch []Victim, aliases map[uint32][]aliasFile, gone
 	}
 	var big []string
 	for _, v := range batch {
+		if gone[v.at] {
+			continue
+		}
 		temp, ok, err := c.removeOne(v)
 		if err != nil {
 			return fmt.Errorf("removing blob %s: %w", sumDigest(c.sums[v.at]), cause(err))

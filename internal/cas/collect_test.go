@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -409,4 +410,25 @@ func linesOf(t *testing.T, left *disktest.Left) (lines []string) {
 		t.Error(err)
 	}
 	return lines
+}
+
+// On a disk that is full there is no room for a new list before something has
+// gone.
+func TestAFullDiskIsSwept(t *testing.T) {
+	var faults disktest.Faults
+	s, err := Open(t.TempDir(), Options{Disk: faults.Disk()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ds := putAll(t, s, "kept", "small", string(bytes.Repeat([]byte("x"), 2*bigBlob)))
+	faults.Set(disktest.Fault{Kinds: []disk.Kind{disk.Create}, Path: "state", Times: 1, Err: syscall.ENOSPC})
+	c := collect(t, s)
+	c.MarkDigest("", ds[0], Keep)
+	if freed := sweep(t, c); freed.Blobs != 2 || faults.Failed() != 1 {
+		t.Errorf("%d blobs went, and %d operations failed", freed.Blobs, faults.Failed())
+	}
+	if lost, err := s.Lost(); err != nil || len(lost) != 0 || !there(s, ds[0]) {
+		t.Errorf("lost: %v, %v", lost, err)
+	}
 }

@@ -313,9 +313,14 @@ func (s *Store) name(e *entry) error {
 	if e.path != "" {
 		final := s.blobPath(e.blob.Digest)
 		if e.path != final {
+			replaced, _ := s.disk.Stat(final) // a damaged one that could not be moved away
 			if err := s.disk.Rename(e.path, final); err != nil {
 				return err
 			}
+			if replaced != nil {
+				s.usage.add(e.blob.Digest, -1, -replaced.Size())
+			}
+			s.usage.add(e.blob.Digest, 1, e.blob.Size)
 			s.mu.Lock()
 			e.path = final
 			s.mu.Unlock()

@@ -3,7 +3,6 @@ package keep
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -90,11 +89,20 @@ func (k *Keeper) Collect(ctx context.Context, q CollectRequest) (Collected, erro
 		return done, err
 	}
 	defer c.End()
+	// What was stored before has its aliases then, too. On a disk that takes
+	// nothing it stays in memory, and that is no reason not to make room.
+	if err := k.Store.Sync(ctx); ctx.Err() != nil {
+		return done, err
+	}
 	m, err := k.newMarking(ctx, c, q)
 	if err != nil {
 		return done, err
 	}
 	forgot, err := k.Catalog.Forget(q.Since, !q.DryRun)
+	if full(err) {
+		m.progress("there is no room to write down that history is forgotten: it stays until the next time")
+		forgot, err = catalog.Forgotten{}, nil
+	}
 	if err != nil {
 		return done, err
 	}
@@ -123,6 +131,12 @@ func (k *Keeper) Collect(ctx context.Context, q CollectRequest) (Collected, erro
 		return done, fmt.Errorf("freeing what nothing needs: %w", err)
 	}
 	return done, nil
+}
+
+// full reports whether an error says that there is no room on the disk.
+func full(err error) bool {
+	var disk *chantal.DiskError
+	return errors.As(err, &disk) && disk.Full || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // marking marks what is needed.
@@ -320,17 +334,9 @@ func (m *marking) serious(err error) bool {
 
 // promised marks what has digests, which are separated by spaces.
 func (m *marking) promised(repo string, digests []byte, mark cas.Mark) {
-	const algo = "sha256:"
-	var sum [32]byte
-	for rest := string(digests); rest != ""; {
-		var d string
-		d, rest, _ = strings.Cut(rest, " ")
-		if text, ok := strings.CutPrefix(d, algo); ok && len(text) == 2*len(sum) {
-			if _, err := hex.Decode(sum[:], []byte(text)); err == nil {
-				m.c.Mark(sum, mark)
-				return
-			}
-		}
+	if sum, ok := promisedSum(digests); ok {
+		m.c.Mark(sum, mark)
+		return
 	}
 	for d := range strings.FieldsSeq(string(digests)) {
 		m.c.MarkDigest(repo, chantal.Digest(d), mark)

@@ -540,3 +540,41 @@ func (w *world) snapshotOfAll(name string) error {
 	}
 	return nil
 }
+
+func TestStatsCountWhatIsShared(t *testing.T) {
+	w, _ := collecting(t)
+	body := func(name string) string { return name + strings.Repeat(".", 1000-len(name)) }
+	size := int64(0)
+	meta := func(repo, n string) { size += int64(len("root "+repo+"suite"+n) + len("index "+repo+"suite"+n)) }
+	w.release("r", "suite", "1", body("both"), body("old"))
+	w.freeze("a", false, nil, "r")
+	w.freeze("b", false, nil, "r")
+	w.release("r", "suite", "2", body("both"), body("new"))
+	w.release("q", "suite", "1", body("both"))
+	w.put("x", chantal.Artifact, body("an HTTP answer"))
+	s, err := w.keeper.Stats(t.Context(), func(use func(string, chantal.Digest) error) error {
+		return use("http://example.org/", shaOf([]byte(body("an HTTP answer"))))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta("r", "1")
+	first := size
+	meta("r", "2")
+	second := size - first
+	meta("q", "1")
+	other := size - first - second
+	want := Stats{
+		Stored: Stored{Blobs: 10, Bytes: 4000 + size, Logical: 2*(2000+first) + 2000 + second + 1000 + other + 1000},
+		Repos: map[string]Stored{
+			"r": {Blobs: 7, Bytes: 3000 + first + second, Logical: 2*(2000+first) + 2000 + second},
+			"q": {Blobs: 3, Bytes: 1000 + other, Logical: 1000 + other},
+		},
+	}
+	if d := cmp.Diff(want, s); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+	if got := s.Of([]string{"q", "q"}); got != want.Repos["q"] {
+		t.Errorf("of one repository it is %+v", got)
+	}
+}
