@@ -82,7 +82,7 @@ func parseItem(s string) (item, error) {
 //	metalink PATH NAME URL…            (rpm) puts a list of mirrors there, which names the present repomd.xml
 //	mirrorlist PATH URL…               the same without naming anything
 //	folder NAME DIR                    publishes what lies in a folder, as createrepo_c left it
-//	put PATH TEXT, remove PATH         changes one file and nothing that speaks of it
+//	put PATH TEXT|@FILE, remove PATH   changes one file and nothing that speaks of it
 //	save PATH FILE                     what is served there
 //	fail FAULT PREFIX [TIMES], heal, release
 //	down, up                           closes the port; opens it again
@@ -263,7 +263,11 @@ func (w *world) control(ts *testscript.TestScript, verb string, args []string) e
 	s := w.server
 	switch verb {
 	case "put":
-		s.Put(args[0], testenv.File{Content: []byte(args[1]), Modified: time.Now()})
+		text := args[1]
+		if file, ok := strings.CutPrefix(text, "@"); ok {
+			text = ts.ReadFile(file)
+		}
+		s.Put(args[0], testenv.File{Content: []byte(text), Modified: time.Now()})
 	case "folder":
 		return publishFolder(s, args[0], ts.MkAbs(args[1]))
 	case "remove":

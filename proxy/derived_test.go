@@ -60,6 +60,10 @@ func TestWhatIsBesideAPageIsOfOneStateWithIt(t *testing.T) {
 	if doc.Info.Version != "1.0" || len(doc.Releases) != 1 || len(doc.Info.RequiresDist) != 1 || doc.Info.RequiresDist[0] != "idna>=1.0" {
 		t.Errorf("live: %+v", doc)
 	}
+	x, err := s.handler.Explain(t.Context(), "/pypi/pypi/six/json", "127.0.0.1:8180")
+	if err != nil || x.Status != http.StatusOK || !strings.HasPrefix(x.Verdict, "made here, when it is asked for, of the page simple/six/: ") {
+		t.Errorf("explained as %+v, %v", x, err)
+	}
 	const attested = "integrity/six/1.0/six-1.0-py3-none-any.whl/provenance"
 	base, _ := url.Parse("/pypi/pypi/six/1.0/json")
 	doc = s.legacy(t, s.direct(base.Path))

@@ -72,6 +72,10 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 	if isList {
 		path = root
 	}
+	_, page := t.repo.Derives(path)
+	if page != "" {
+		path = page
+	}
 	if root != "" && path == root {
 		for _, p := range lists {
 			e.Lists = append(e.Lists, "/"+t.repo.Name+"@"+t.ref.String()+"/"+p)
@@ -89,6 +93,8 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 		e.Digests, e.Size, e.Verdict = nil, 0, "signed here when it is asked for; what it is made of: "+e.Verdict
 	case t.began != "" && path == root && !slices.Contains(e.Digests, t.began):
 		e.Verdict = "a list of mirrors named the root of another generation: that is answered while it is retained, and 404 then"
+	case page != "":
+		e.Verdict = "made here, when it is asked for, of the page " + page + ": " + e.Verdict
 	case isList:
 		e.Verdict = "a " + form + " made here, which leads to this repository alone; its root: " + e.Verdict
 	}
