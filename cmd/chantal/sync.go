@@ -267,7 +267,9 @@ func describeFailure(f mirror.SyncFailure) string {
 	default:
 		what += " " + f.Tree
 	}
-	return what + ": " + oneLine(f.Reason)
+	// The reason may begin with the URL, too.
+	reason := strings.TrimPrefix(f.Reason, "upstream "+f.URL)
+	return what + ": " + oneLine(strings.TrimLeft(reason, ": "))
 }
 
 func (env *environment) printSyncTable(r syncReport) error {
