@@ -429,7 +429,6 @@ type Publisher interface {
 	// accepts of them is put together, and what the tree says of itself is from
 	// the last one. Nothing is taken over that names an artifact which is not
 	// held, or that no longer fits what is written. An artifact keeps its path.
-	// Sources that have other bytes under one path are an error that names it.
 	// Nil roots and no error mean that nothing remains that is worth a tree: a
 	// project without files. An index that is needed and not stored is a
 	// fs.ErrNotExist.
@@ -441,7 +440,8 @@ type Publisher interface {
 // the format's own in lower case ("maintainer", "depends", "license",
 // "requires-python"); "" where it says nothing. "component" and "source", the
 // name of the source package, are what apt and rpm call so. Both are valid
-// during the call. Keep may be called concurrently.
+// during the call. Keep may be called concurrently. It fails where sources have
+// different files under one path.
 //
 // Of a tree whose root lists the repository's other trees (Selector.Catalog)
 // Keep is asked for these: p has the Kind Root and the Path of a tree's main

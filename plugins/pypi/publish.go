@@ -41,16 +41,13 @@ func (Format) Publish(sources []chantal.Contents, keep chantal.Keep, _ chantal.P
 	for i, c := range slices.Backward(sources) {
 		p, err := decodePage(root, c.Root(root))
 		if err != nil {
-			return nil, fmt.Errorf("publish %s: %w", root, err)
+			return nil, fmt.Errorf("read %s: %w", root, err)
 		}
 		e.sources = append(e.sources, source{p, i})
 	}
 	body, err := e.publish()
-	if err != nil {
-		return nil, fmt.Errorf("publish %s: %w", root, err)
-	}
-	if body == nil {
-		return nil, nil
+	if body == nil || err != nil {
+		return nil, err
 	}
 	return map[string][]byte{root: body}, nil
 }
@@ -115,7 +112,7 @@ func (e *edition) files(s source) error {
 		p := promises(s.project, f)[0]
 		held, err := e.keep(s.number, &p, func(name string) string { return s.field(f, name) })
 		if err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
+			return err
 		}
 		if !held {
 			continue
@@ -166,7 +163,7 @@ func (e *edition) projects(s source) error {
 		p := chantal.Promise{Path: pagePath(name), Kind: chantal.Root, Size: -1, Package: &chantal.Package{Name: name}}
 		held, err := e.keep(s.number, &p, func(string) string { return "" })
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return err
 		}
 		if held {
 			e.taken[name] = p

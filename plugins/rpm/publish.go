@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"chantal"
 )
 
@@ -45,15 +47,11 @@ func (Format) Publish(sources []chantal.Contents, keep chantal.Keep, out chantal
 	for i, c := range slices.Backward(sources) {
 		s, err := newSource(c, i, dir)
 		if err != nil {
-			return nil, fmt.Errorf("publish %s: %w", t.Name, err)
+			return nil, fmt.Errorf("read %s: %w", t.Roots[0], err)
 		}
 		e.sources = append(e.sources, s)
 	}
-	roots, err := e.publish()
-	if err != nil {
-		return nil, fmt.Errorf("publish %s: %w", t.Name, err)
-	}
-	return roots, nil
+	return e.publish()
 }
 
 // edition is one publishing of a tree.
@@ -84,6 +82,9 @@ type listed struct {
 	at  chantal.Promise
 }
 
+// maxRecords is how many files a repomd.xml may list; they are a few dozen.
+const maxRecords = 1000
+
 func newSource(c chantal.Contents, number int, dir string) (*source, error) {
 	s := &source{Contents: c, number: number}
 	split := splitter{r: bytes.NewReader(c.Root(c.Tree().Roots[0]))}
@@ -94,7 +95,7 @@ func newSource(c chantal.Contents, number int, dir string) (*source, error) {
 			return s, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", repomd, err)
+			return nil, err
 		}
 		raw = bytes.Clone(raw)
 		if t := parseTag(raw[:tagEnd(raw)]); string(t.name) != "data" {
@@ -103,12 +104,14 @@ func newSource(c chantal.Contents, number int, dir string) (*source, error) {
 		}
 		r := listed{raw: raw}
 		if err := newXMLDecoder(bytes.NewReader(raw)).Decode(&r.record); err != nil {
-			return nil, fmt.Errorf("read %s: %w", repomd, err)
+			return nil, err
 		}
 		if r.at, err = r.promise(dir); err != nil {
-			return nil, fmt.Errorf("read %s: %w", repomd, err)
+			return nil, err
 		}
-		s.records = append(s.records, r)
+		if s.records = append(s.records, r); len(s.records) > maxRecords {
+			return nil, fmt.Errorf("it lists more than %d files", maxRecords)
+		}
 	}
 }
 
@@ -127,13 +130,22 @@ func (p part) open() (io.ReadCloser, error) {
 	return r, nil
 }
 
-// parts returns the first record of each source whose type is among those for
-// which is reports true.
+// part returns the first record of s whose type is among those for which is
+// reports true.
+func (s *source) part(is func(kind string) bool) (p part, ok bool) {
+	i := slices.IndexFunc(s.records, func(r listed) bool { return is(r.Type) })
+	if i < 0 {
+		return part{}, false
+	}
+	return part{s, s.records[i]}, true
+}
+
+// parts returns the part of each source that has one.
 func (e *edition) parts(is func(kind string) bool) []part {
 	var parts []part
 	for _, s := range e.sources {
-		if i := slices.IndexFunc(s.records, func(r listed) bool { return is(r.Type) }); i >= 0 {
-			parts = append(parts, part{s, s.records[i]})
+		if p, ok := s.part(is); ok {
+			parts = append(parts, p)
 		}
 	}
 	return parts
@@ -144,7 +156,10 @@ func (e *edition) publish() (map[string][]byte, error) {
 	if err := e.choose(); err != nil {
 		return nil, err
 	}
-	var body bytes.Buffer
+	records, err := e.records()
+	if err != nil {
+		return nil, err
+	}
 	tags := make([][]byte, len(e.sources))
 	for i, s := range e.sources {
 		tags[i] = s.root
@@ -153,34 +168,45 @@ func (e *edition) publish() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	body.WriteString(xmlDeclaration)
-	body.Write(begin)
-	for _, raw := range e.sources[0].others {
-		fmt.Fprintf(&body, "\n  %s", raw)
-	}
-	done := map[string]bool{}
-	for _, s := range e.sources {
-		for _, r := range s.records {
-			if done[r.Type] {
-				continue
-			}
-			done[r.Type] = true
-			raw, err := e.record(part{s, r})
-			if err != nil {
-				return nil, err
-			}
-			if raw != nil {
-				fmt.Fprintf(&body, "\n  %s", raw)
-			}
+	body := append([]byte(xmlDeclaration), begin...)
+	for _, raw := range slices.Concat(e.sources[0].others, records) {
+		if raw != nil {
+			body = fmt.Appendf(body, "\n  %s", raw)
 		}
 	}
-	fmt.Fprintf(&body, "\n%s\n", end)
-	signature, err := e.out.DetachSign(body.Bytes(), e.out.Date())
+	body = fmt.Appendf(body, "\n%s\n", end)
+	signature, err := e.out.DetachSign(body, e.out.Date())
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", repomd, err)
 	}
 	root := path.Join(e.tree.Name, repomd)
-	return map[string][]byte{root: body.Bytes(), root + ".asc": signature, root + ".key": e.out.PublicKey()}, nil
+	return map[string][]byte{root: body, root + ".asc": signature, root + ".key": e.out.PublicKey()}, nil
+}
+
+// writers is how many indexes are written at a time.
+const writers = 4
+
+// records writes the indexes and returns a <data> for each type that the
+// sources have, those of the last source first; nil where nothing is left.
+func (e *edition) records() ([][]byte, error) {
+	var all []part
+	for _, s := range e.sources {
+		for _, r := range s.records {
+			if !slices.ContainsFunc(all, func(p part) bool { return p.Type == r.Type }) {
+				all = append(all, part{s, r})
+			}
+		}
+	}
+	written := make([][]byte, len(all))
+	var g errgroup.Group
+	g.SetLimit(writers)
+	for i, p := range all {
+		g.Go(func() (err error) {
+			written[i], err = e.record(p)
+			return err
+		})
+	}
+	return written, g.Wait()
 }
 
 // record returns the <data> for all records of the type that first has: first

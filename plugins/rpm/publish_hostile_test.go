@@ -5,7 +5,9 @@ import (
 	"io"
 	"iter"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"chantal"
@@ -68,6 +70,10 @@ func TestHostilePackagesAreErrors(t *testing.T) {
 				t.Errorf("a package at %q is published at %q (%v)", name, p.Path, err)
 			}
 		}
+	}
+	many := repository(t, "sha256", true, slices.Repeat(lists("", three...), maxRecords)...)
+	if _, err := (Format{}).Publish([]chantal.Contents{many}, formattest.KeepAll, &formattest.Publication{When: when}); err == nil {
+		t.Error("a root with thousands of records gives no error")
 	}
 	for title, body := range map[string]string{
 		"another encoding":   strings.Replace(primaryOf(), "UTF-8", "UTF-16", 1),
@@ -140,6 +146,7 @@ func (p *pulled) Close() error { p.stop(); return nil }
 // and then.
 type measuring struct {
 	formattest.Publication
+	mu   sync.Mutex
 	most uint64
 }
 
@@ -152,7 +159,9 @@ func (m *measuring) Write(suffix string, algos []string, fill func(io.Writer) er
 			var s runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&s)
+			m.mu.Lock()
 			m.most = max(m.most, s.HeapAlloc)
+			m.mu.Unlock()
 		}
 		return len(b), nil
 	}))

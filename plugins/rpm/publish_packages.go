@@ -23,89 +23,72 @@ const gone = -1
 // holdings is what is known of the packages of all sources. It is the one
 // thing that grows with a repository, by some 200 bytes a package.
 type holdings struct {
-	byPkgid map[string]int            // where the package is held from, as an index of sources; or gone
-	byNEVRA map[string]bool           // whether one with these is held
-	byPath  map[string]chantal.Digest // of those held; only where there are several sources
-	names   map[string]bool           // of files that are gone, without their folders; only where somebody asks
-	count   int                       // of elements in primary
+	byPkgid map[string]int  // where the package is held from, as an index of sources; or gone
+	byNEVRA map[string]bool // whether one with these is held
+	names   map[string]bool // of files that are gone, without their folders; only where somebody asks
+	count   int             // of elements in primary
 }
-
-// maxConflicts is how many conflicts an error names.
-const maxConflicts = 10
 
 // choose reads primary of all sources and decides what is held.
 func (e *edition) choose() error {
-	e.holdings = holdings{byPkgid: map[string]int{}, byNEVRA: map[string]bool{}, byPath: map[string]chantal.Digest{}}
+	e.holdings = holdings{byPkgid: map[string]int{}, byNEVRA: map[string]bool{}}
 	if slices.ContainsFunc(e.sources, (*source).hasUnknown) {
 		e.names = map[string]bool{}
 	}
-	var conflicts []error
 	for i, s := range e.sources {
-		parts := slices.DeleteFunc(e.parts(func(kind string) bool { return kind == "primary" }), func(p part) bool { return p.source != s })
-		if len(parts) == 0 {
+		primary, ok := s.part(func(kind string) bool { return kind == "primary" })
+		if !ok {
 			return fmt.Errorf("%s lists no primary", repomd)
 		}
-		for element, err := range elements(parts[0], "metadata") {
+		for element, err := range elements(primary, "metadata") {
 			if err != nil {
 				return err
 			}
-			held, err := e.chooseOne(i, element, &conflicts)
+			p, id, err := readPackage(e.dir, element)
 			if err != nil {
-				return fmt.Errorf("read %s: <package> %d: %w", parts[0].at.Path, len(s.kept)+1, err)
+				return fmt.Errorf("read %s: <package> %d: %w", primary.at.Path, len(s.kept)+1, err)
 			}
-			s.kept = append(s.kept, held)
+			held, err := e.asks(s, &p, element)
+			if err != nil {
+				return err
+			}
+			s.kept = append(s.kept, e.note(i, &p, id, held))
 		}
 	}
-	return errors.Join(conflicts...)
+	return nil
 }
 
-// chooseOne decides over one <package> of source i.
-func (e *edition) chooseOne(i int, element []byte, conflicts *[]error) (held bool, err error) {
-	s := e.sources[i]
-	p, id, err := readPackage(e.dir, element)
-	if err != nil {
-		return false, err
-	}
+// asks returns what Keep decides about a package.
+func (e *edition) asks(s *source, p *chantal.Promise, element []byte) (held bool, err error) {
 	var failed error
-	held, err = e.keep(s.number, &p, func(name string) string {
-		value, err := e.field(s, &p, element, name)
+	held, err = e.keep(s.number, p, func(name string) string {
+		value, err := e.field(s, p, element, name)
 		failed = errors.Join(failed, err)
 		return value
 	})
-	if err = errors.Join(err, failed); err != nil {
-		return false, fmt.Errorf("%s: %w", p.Path, err)
-	}
+	return held, errors.Join(err, failed)
+}
+
+// note notes whether a package of source i is to be held, and reports whether
+// it is held from there: a later source may have it, too.
+func (e *edition) note(i int, p *chantal.Promise, id string, held bool) bool {
+	key, file := nevra(p.Package.Name, p.Package.Version, p.Package.Arch), path.Base(p.Path)
 	from, known := e.byPkgid[id]
-	key := nevra(p.Package.Name, p.Package.Version, p.Package.Arch)
-	if !held {
-		if id != "" && !known {
-			e.byPkgid[id] = gone
-		}
-		if !e.byNEVRA[key] {
-			e.byNEVRA[key] = false // now it is known
-		}
-		if _, known := e.names[path.Base(p.Path)]; e.names != nil && !known {
-			e.names[path.Base(p.Path)] = true
-		}
-		return false, nil
+	if held && id != "" && known && from != gone && from != i {
+		return false
 	}
-	if id != "" && known && from != gone && from != i {
-		return false, nil // a later source has it
+	if held {
+		e.byPkgid[id] = i
+		e.count++
+	} else if !known && id != "" {
+		e.byPkgid[id] = gone
 	}
-	if len(e.sources) > 1 && len(p.Digests) > 0 {
-		other, taken := e.byPath[p.Path]
-		if taken && other != p.Digests[0] && len(*conflicts) < maxConflicts {
-			*conflicts = append(*conflicts, fmt.Errorf("%s is another package in each of two sources: %s and %s", p.Path, other, p.Digests[0]))
-		}
-		e.byPath[p.Path] = p.Digests[0]
-	}
-	e.byPkgid[id] = i
-	e.byNEVRA[key] = true
+	e.byNEVRA[key] = e.byNEVRA[key] || held
 	if e.names != nil {
-		e.names[path.Base(p.Path)] = false
+		isGone, known := e.names[file]
+		e.names[file] = !held && (isGone || !known)
 	}
-	e.count++
-	return true, nil
+	return held
 }
 
 // nevra joins what makes a package the one that others mean.

@@ -308,15 +308,6 @@ func TestSourcesArePutTogether(t *testing.T) {
 	}
 }
 
-func TestOnePathIsNotTwoPackages(t *testing.T) {
-	first := repository(t, "sha256", true, lists(".gz", "a-0:1-1.noarch")...)
-	other := lists(".gz", "a-7:1-1.noarch") // the epoch is in no file name
-	_, err := Format{}.Publish([]chantal.Contents{first, repository(t, "sha256", true, other...)}, formattest.KeepAll, &formattest.Publication{})
-	if err == nil || !strings.Contains(err.Error(), "9/Packages/a-1-1.noarch.rpm") {
-		t.Errorf("got %v, want an error that names the path", err)
-	}
-}
-
 func TestFields(t *testing.T) {
 	all := append(lists(".gz", three...), index{"modules", "modules.yaml", streamsOf})
 	got := map[string]string{}
