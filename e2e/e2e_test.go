@@ -17,6 +17,7 @@
 //	web [nginx] DIR         serves a folder as plain files; sets $WEB; see web_test.go
 //	flip FILE               changes one bit of a file, and of none of its other names
 //	mode DIR                prints which permissions occur below DIR
+//	tamper PART             changes what clients get; see tamper_test.go
 //	port NAME               sets NAME to a free port
 //	tick NAME               waits for the next whole second and sets NAME to it
 //	eventually COMMAND…     runs it until it succeeds, at most 10 s: chantal, upstream count; log TEXT and
@@ -115,6 +116,7 @@ func TestScripts(t *testing.T) {
 			"uv":         uv,
 			"same":       same,
 			"blob":       blob,
+			"tamper":     tamper,
 			"web":        web,
 			"flip":       flip,
 			"mode":       mode,

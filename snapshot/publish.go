@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"chantal"
@@ -118,17 +119,11 @@ func (n *Names) sources(q PublishRequest) (repos []string, from map[string][]cat
 			if state.Live {
 				f.At = now
 			}
-			trees, err := n.catalog.TreesAt(f.Line(), f.At)
-			if err != nil {
+			f.Missing = nil
+			if from[repo], err = n.add(from[repo], f); err != nil {
 				return nil, nil, err
 			}
-			f.Missing = nil
-			same := func(g catalog.Frozen) bool { return g.Line() == f.Line() && g.At.Equal(f.At) }
-			if len(trees) == 0 || slices.ContainsFunc(from[repo], same) {
-				continue
-			}
-			from[repo] = append(from[repo], f)
-			if !slices.Contains(repos, repo) {
+			if len(from[repo]) > 0 && !slices.Contains(repos, repo) {
 				repos = append(repos, repo)
 			}
 		}
@@ -140,6 +135,44 @@ func (n *Names) sources(q PublishRequest) (repos []string, from map[string][]cat
 	}
 	slices.Sort(repos)
 	return repos, from, nil
+}
+
+// add puts f behind the others, where it has anything; of those that have the
+// same the last one stays.
+func (n *Names) add(others []catalog.Frozen, f catalog.Frozen) (all []catalog.Frozen, err error) {
+	has, err := n.generations(f)
+	if err != nil || len(has) == 0 {
+		return others, err
+	}
+	for _, other := range others {
+		var had map[string]int
+		if other.Line() == f.Line() {
+			if had, err = n.generations(other); err != nil {
+				return nil, err
+			}
+		}
+		if !maps.Equal(has, had) {
+			all = append(all, other)
+		}
+	}
+	return append(all, f), nil
+}
+
+// generations returns the generation of each tree.
+func (n *Names) generations(f catalog.Frozen) (map[string]int, error) {
+	trees, err := n.catalog.TreesAt(f.Line(), f.At)
+	if err != nil {
+		return nil, err
+	}
+	numbers := map[string]int{}
+	for _, tree := range trees {
+		o, err := n.catalog.At(f.Line(), tree, f.At)
+		if err != nil {
+			return nil, err
+		}
+		numbers[tree] = o.Generation
+	}
+	return numbers, nil
 }
 
 // held returns the repositories that a state has, of those that are wanted; nil
