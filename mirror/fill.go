@@ -262,21 +262,69 @@ func (f *flight) run(ctx context.Context) error {
 	return errs.result(f.promise.Path)
 }
 
-// attempt asks one place for the file; others are those that would be asked
-// next.
+// attempt asks one place for the file, from where an earlier download ended;
+// others are those that would be asked next.
 func (f *flight) attempt(ctx context.Context, u string, others []string) error {
 	req := &fetch.Request{Repo: f.repo.Name, URL: u, Fallback: len(others) > 0, Behind: f.behind}
+	begun := f.begun()
+	if begun != nil && begun.Written() == f.promise.Size {
+		if _, err := begun.Commit(); !mismatched(err) {
+			return err
+		}
+		begun = nil
+	}
+	if begun != nil {
+		req.Offset = begun.Written()
+	}
 	resp, err := f.m.Source.Fetch(ctx, req)
-	if err != nil {
-		return err
-	}
-	if err := resp.Complete(); err != nil {
+	if err == nil && begun != nil && resp.Unsatisfied() {
 		resp.Body.Close()
+		begun.Abort(f.noGoingOn())
+		begun, req.Offset = nil, 0
+		resp, err = f.m.Source.Fetch(ctx, req)
+	}
+	if err == nil && (begun == nil || !resp.Partial() || resp.Offset != req.Offset) {
+		if err = resp.Complete(); err != nil {
+			resp.Body.Close()
+		}
+	}
+	if err != nil {
+		if begun != nil {
+			begun.Abort(err)
+		}
 		return err
 	}
-	_, err = f.take(ctx, resp, others)
+	if begun != nil && !resp.Partial() {
+		begun.Abort(f.noGoingOn())
+		begun = nil
+	}
+	if _, err = f.take(ctx, resp, begun, others); begun != nil && mismatched(err) {
+		// Whoever sent the beginning may be to blame.
+		return f.attempt(ctx, u, others)
+	}
 	return err
 }
+
+// begun returns what there is of the file from an earlier download; nil where
+// there is nothing.
+func (f *flight) begun() *cas.Growing {
+	p := &f.promise
+	if f.alone || p.Size <= cas.HoldBack {
+		return nil
+	}
+	g, err := f.m.Store.Resume(cas.Want{Repo: f.repo.Name, Path: p.Path, Digests: p.Digests, Size: p.Size})
+	if err != nil {
+		return nil
+	}
+	return g
+}
+
+// noGoingOn is why the beginning of a file is of no use.
+func (f *flight) noGoingOn() error {
+	return &chantal.MismatchError{Path: f.promise.Path, Want: "the rest of the file", Got: "an answer that does not go on where the beginning ends"}
+}
+
+func mismatched(err error) bool { var m *chantal.MismatchError; return errors.As(err, &m) }
 
 // unstorable reports whether err is about the own disk: other upstreams have
 // nothing better.

@@ -259,7 +259,7 @@ func (t *tree) usable(resp *fetch.Response, requested time.Time, places []string
 
 // takeLone stores what upstream answered and makes it the head.
 func (t *tree) takeLone(ctx context.Context, f *flight, resp *fetch.Response, had state) (state, error) {
-	blob, err := f.take(ctx, resp, nil)
+	blob, err := f.take(ctx, resp, nil, nil)
 	if err != nil {
 		return state{}, err
 	}

@@ -35,17 +35,21 @@ type sink interface {
 // buffers are for reading bodies.
 var buffers = sync.Pool{New: func() any { return new([256 << 10]byte) }}
 
-// take reads one upstream's answer into a sink and verifies it. It takes the
-// download up again where it broke off, there and at the places that follow by
-// turns. It closes resp's body.
-func (f *flight) take(ctx context.Context, resp *fetch.Response, others []string) (cas.Blob, error) {
+// take reads one upstream's answer into a sink and verifies it; begun, when not
+// nil, has what comes before it. It takes the download up again where it broke
+// off, there and at the places that follow by turns. It closes resp's body.
+func (f *flight) take(ctx context.Context, resp *fetch.Response, begun *cas.Growing, others []string) (cas.Blob, error) {
 	p := &f.promise
 	body := resp.Body
 	defer func() { body.Close() }()
 	if p.Size >= 0 && resp.Size >= 0 && p.Size != resp.Size {
-		return cas.Blob{}, &chantal.MismatchError{Path: p.Path, Want: fmt.Sprint(p.Size, " bytes"), Got: fmt.Sprint(resp.Size, " bytes")}
+		err := &chantal.MismatchError{Path: p.Path, Want: fmt.Sprint(p.Size, " bytes"), Got: fmt.Sprint(resp.Size, " bytes")}
+		if begun != nil {
+			begun.Abort(err)
+		}
+		return cas.Blob{}, err
 	}
-	g, err := f.sink(resp)
+	g, err := f.sink(resp, begun)
 	if err != nil {
 		return cas.Blob{}, err
 	}
@@ -83,12 +87,17 @@ func (f *flight) take(ctx context.Context, resp *fetch.Response, others []string
 	return g.Commit()
 }
 
-// sink returns what takes the file in that resp begins.
-func (f *flight) sink(resp *fetch.Response) (sink, error) {
+// sink returns what takes the file in that resp begins, or goes on with.
+func (f *flight) sink(resp *fetch.Response, begun *cas.Growing) (sink, error) {
 	p := &f.promise
 	modified := resp.Modified
 	if modified.IsZero() {
 		modified = f.m.Now().Truncate(time.Second)
+	}
+	if begun != nil {
+		begun.SetModified(modified)
+		f.set(begun, modified, resp.Type)
+		return begun, nil
 	}
 	want := cas.Want{Repo: f.repo.Name, Path: p.Path, Digests: p.Digests, Size: p.Size, Modified: modified}
 	if p.Size >= 0 && p.Size <= cas.HoldBack && len(p.Digests) > 0 && !f.alone {

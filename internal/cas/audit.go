@@ -117,7 +117,7 @@ func (s *Store) Strays(ctx context.Context) ([]string, error) {
 			name := filepath.Join("blobs", filepath.Base(s.shard(i)), f.Name())
 			_, blob := parseSum([]byte(f.Name()))
 			switch fi, err := f.Info(); {
-			case strings.HasPrefix(f.Name(), own) || errors.Is(err, fs.ErrNotExist):
+			case strings.HasPrefix(f.Name(), own) || strings.HasPrefix(f.Name(), partialPrefix) || errors.Is(err, fs.ErrNotExist):
 			case strings.HasPrefix(f.Name(), tempPrefix):
 				strays = append(strays, name+" is a temporary file of an earlier run, and it cannot be removed")
 			case !blob || !f.Type().IsRegular() || f.Name()[:2] != filepath.Base(s.shard(i)):

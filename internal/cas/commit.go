@@ -143,6 +143,7 @@ func (s *Store) commitLoop() {
 		case <-s.full:
 		case <-uses.C:
 			s.flushUses()
+			s.dropPartials(time.Now())
 			s.inOrder()
 			continue
 		}

@@ -91,6 +91,7 @@ type Growing struct {
 	w       Want
 	aliases []string
 	temp    string
+	stays   bool // temp names a beginning that is kept where the rest does not come
 	done    chan struct{}
 
 	writing sync.Mutex   // held by Write, Commit and Abort
@@ -112,6 +113,25 @@ type Growing struct {
 
 // Create begins a file that has to be what w says. Commit or Abort ends it.
 func (s *Store) Create(w Want) (*Growing, error) {
+	g, err := s.newGrowing(w)
+	if err != nil {
+		return nil, err
+	}
+	perm := fs.FileMode(0o444)
+	if path, ok := s.claim(g.w); ok {
+		g.temp, g.stays, perm = path, true, 0o644 // for going on with it
+		s.disk.Remove(path)
+	}
+	if g.f, err = s.disk.Create(g.temp, perm); err != nil {
+		if err := g.spill(0, err); err != nil {
+			g.unclaim(false)
+			return nil, fmt.Errorf("storing %s: %w", w.Path, err)
+		}
+	}
+	return g, nil
+}
+
+func (s *Store) newGrowing(w Want) (*Growing, error) {
 	w, aliases, err := w.ready()
 	if err != nil {
 		return nil, err
@@ -120,22 +140,14 @@ func (s *Store) Create(w Want) (*Growing, error) {
 		return nil, fmt.Errorf("storing %s: %w", w.Path, fs.ErrClosed)
 	}
 	dir := filepath.Join(s.dir, "blobs", fmt.Sprintf("%02x", byte(s.seq.Add(1))))
-	for _, d := range w.Digests {
-		if d.Algo() == "sha256" {
-			dir = filepath.Dir(s.blobPath(d))
-		}
+	if d := sha256Of(w); d != "" {
+		dir = filepath.Dir(s.blobPath(d))
 	}
-	g := &Growing{
+	return &Growing{
 		s: s, w: w, aliases: aliases, temp: s.temp(dir), size: w.Size,
 		hash: pipeline{sums: newSums(w.Digests)}, done: make(chan struct{}),
 		follows: make(map[*Follower]int64), moved: make(chan struct{}, 1),
-	}
-	if g.f, err = s.disk.Create(g.temp, 0o444); err != nil {
-		if err := g.spill(0, err); err != nil {
-			return nil, fmt.Errorf("storing %s: %w", w.Path, err)
-		}
-	}
-	return g, nil
+	}, nil
 }
 
 // Write appends p. More bytes than promised end the file with a
@@ -177,6 +189,13 @@ func (g *Growing) Write(p []byte) (int, error) {
 	g.wakeLocked()
 	g.mu.Unlock()
 	return len(p), nil
+}
+
+// SetModified tells upstream's Last-Modified of a file that goes on (Resume).
+func (g *Growing) SetModified(t time.Time) {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	g.w.Modified = t.UTC().Truncate(time.Second)
 }
 
 // SetSize tells the size that upstream announced, before the first Write. It
@@ -248,7 +267,13 @@ func (g *Growing) Commit() (Blob, error) {
 	switch {
 	case err != nil:
 	case g.f != nil:
-		b, err = g.s.admit(b, g.temp, nil, g.aliases)
+		if g.stays {
+			// As all blobs are; where it fails nothing depends on it.
+			_ = g.s.disk.Chmod(g.temp, 0o444)
+		}
+		if b, err = g.s.admit(b, g.temp, nil, g.aliases); err == nil {
+			g.unclaim(false)
+		}
 	default:
 		b, err = g.commitMemory(b)
 	}
@@ -277,7 +302,12 @@ func (g *Growing) fail(err error) {
 		g.hash.finish()
 		if g.f != nil {
 			g.f.Close()
-			g.s.disk.Remove(g.temp)
+			wrong := (*chantal.MismatchError)(nil)
+			left := g.stays && g.Written() >= partialMin && !errors.As(err, &wrong)
+			if !left {
+				g.s.disk.Remove(g.temp)
+			}
+			g.unclaim(left)
 		}
 		g.leaveMemory()
 	}

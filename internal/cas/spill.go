@@ -57,6 +57,7 @@ func (g *Growing) spill(n int64, err error) error {
 		s.disk.Remove(g.temp) // those who have it open go on reading it
 		g.f = nil
 	}
+	g.unclaim(false)
 	return nil
 }
 

@@ -9,6 +9,7 @@
 //
 //	blobs/ab/<hex>                     a blob; mtime is its Last-Modified, atime its last use
 //	blobs/ab/.t-<run>-<n>              a blob that is arriving, or not yet durable
+//	blobs/ab/.p-<hex>                  the beginning of a large one, to go on with
 //	alias/<algo>/ab/<hex>              the SHA-256 of the blob with that digest
 //	alias-repo/<repo>/<algo>/ab/<hex>  the same for md5 and sha1, for one repository
 //	records/<log>.jsonl                own facts, one JSON value a line
@@ -97,6 +98,7 @@ type Store struct {
 	derived   derived
 	inventory inventory
 	epoch     epoch
+	partials  partials
 	holds     holds
 	usage     usage
 	sweeping  atomic.Bool   // a Collection is open
@@ -145,6 +147,7 @@ func Open(dir string, o Options) (*Store, error) {
 		settled:    make(map[string]bool),
 		derivedMem: make(map[string]*memory),
 		used:       make(map[chantal.Digest]time.Time),
+		partials:   partials{make(map[chantal.Digest]bool), make(map[string]time.Time)},
 		wake:       make(chan struct{}, 1),
 		full:       make(chan struct{}, 1),
 	}
@@ -408,7 +411,10 @@ func (s *Store) removeOldTemps() {
 			if err != nil {
 				continue // a folder that cannot be read is somebody else's finding
 			}
-			if name := filepath.Base(path); strings.HasPrefix(name, tempPrefix) && !strings.HasPrefix(name, own) {
+			switch name := filepath.Base(path); {
+			case strings.HasPrefix(name, partialPrefix):
+				s.notePartial(path)
+			case strings.HasPrefix(name, tempPrefix) && !strings.HasPrefix(name, own):
 				if s.disk.Remove(path) == nil {
 					n++
 				}

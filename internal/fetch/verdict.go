@@ -31,6 +31,10 @@ func (r *Response) Unchanged() bool { return r.Status == http.StatusNotModified 
 // (206) and not at the start of the file.
 func (r *Response) Partial() bool { return r.Status == http.StatusPartialContent }
 
+// Unsatisfied reports whether the file has no bytes at the offset that was
+// asked for (416).
+func (r *Response) Unsatisfied() bool { return r.Status == http.StatusRequestedRangeNotSatisfiable }
+
 // Unusable is the error for an answer that came, but that cannot be served.
 func Unusable(url string, err error) error {
 	return &chantal.UpstreamError{URL: url, Status: http.StatusOK, Err: err}
