@@ -23,9 +23,12 @@ type PyPI struct {
 	HTMLOnly   bool   // pages in HTML alone, whatever Accept says
 	NoMetadata bool   // no METADATA of wheels beside them
 	Integrity  string // "https://index.example.org/": the index itself, for provenance (PEP 740) of all files; empty for none
+	Serials    bool   // pages and the list say when a project changed last, not when they were made
 	Host       string // "http://127.0.0.1:PORT/files/" where another server has the files; empty for relative links
 
 	releases map[string][]upload // by normalised name, oldest first
+	serials  map[string]int64    // of the last change, by normalised name
+	changes  int64
 	at       time.Time
 }
 
@@ -41,7 +44,7 @@ type upload struct {
 // NewPyPI returns an index without projects. Its pages are dated an hour
 // before now at first, and a minute later each time.
 func NewPyPI(now time.Time) *PyPI {
-	return &PyPI{releases: map[string][]upload{}, at: now.UTC().Truncate(time.Second).Add(-time.Hour)}
+	return &PyPI{releases: map[string][]upload{}, serials: map[string]int64{}, at: now.UTC().Truncate(time.Second).Add(-time.Hour)}
 }
 
 var separators = regexp.MustCompile(`[-_.]+`)
@@ -68,7 +71,13 @@ func (i *PyPI) Add(p Package, uploaded time.Time) error {
 func (i *PyPI) put(p Package, u upload) {
 	name := Normalize(p.Name)
 	list := slices.DeleteFunc(slices.Clone(i.releases[name]), func(o upload) bool { return o.Name == u.Name })
-	i.releases[name] = append(list, u)
+	i.changed(name, append(list, u))
+}
+
+// changed notes what is now uploaded of a project.
+func (i *PyPI) changed(name string, uploads []upload) {
+	i.changes++
+	i.releases[name], i.serials[name] = uploads, i.changes
 }
 
 // Yank marks the files of one version as not to be chosen (PEP 592).
@@ -79,13 +88,13 @@ func (i *PyPI) Yank(p Package, reason string) {
 			list[n].Yanked = reason
 		}
 	}
-	i.releases[Normalize(p.Name)] = list
+	i.changed(Normalize(p.Name), list)
 }
 
 // Drop removes the files of one version.
 func (i *PyPI) Drop(p Package) {
 	name := Normalize(p.Name)
-	i.releases[name] = slices.DeleteFunc(slices.Clone(i.releases[name]), func(u upload) bool { return u.Version == p.Version })
+	i.changed(name, slices.DeleteFunc(slices.Clone(i.releases[name]), func(u upload) bool { return u.Version == p.Version }))
 }
 
 // FilePath returns where a file lies, relative to the index, or to the server
@@ -178,7 +187,7 @@ func (i *PyPI) page(name string, uploads []upload) (File, error) {
 	}
 	body.WriteString("</body></html>\n")
 	return i.both(body.Bytes(), map[string]any{
-		"meta": map[string]any{"api-version": "1.1", "_last-serial": i.at.Unix()},
+		"meta": map[string]any{"api-version": "1.1", "_last-serial": i.serial(name)},
 		"name": name, "versions": slices.Sorted(maps.Keys(versions)), "files": list,
 	})
 }
@@ -186,15 +195,27 @@ func (i *PyPI) page(name string, uploads []upload) (File, error) {
 func (i *PyPI) list() (File, error) {
 	var body bytes.Buffer
 	body.WriteString("<!DOCTYPE html>\n<html><head><meta name=\"pypi:repository-version\" content=\"1.0\"><title>Simple index</title></head><body>\n")
-	projects := []map[string]string{}
+	projects := []map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(i.releases)) {
 		fmt.Fprintf(&body, "<a href=\"%s/\">%s</a><br/>\n", name, name)
-		projects = append(projects, map[string]string{"name": name})
+		project := map[string]any{"name": name}
+		if i.Serials {
+			project["_last-serial"] = i.serial(name)
+		}
+		projects = append(projects, project)
 	}
 	body.WriteString("</body></html>\n")
 	return i.both(body.Bytes(), map[string]any{
 		"meta": map[string]any{"api-version": "1.1", "_last-serial": i.at.Unix()}, "projects": projects,
 	})
+}
+
+// serial returns the serial on a project's page.
+func (i *PyPI) serial(name string) int64 {
+	if i.Serials {
+		return i.serials[name]
+	}
+	return i.at.Unix()
 }
 
 func (i *PyPI) both(body []byte, page map[string]any) (File, error) {
