@@ -57,8 +57,9 @@ check: fmt ## under a minute, no network: gofmt, go vet, the layers, tests witho
 	$(GO) vet ./...
 	$(GO) test -short -timeout 50s $$($(GO) list ./... | grep -v /e2e)
 
-bench: build ## hot hits beside nginx, as ratios
+bench: build ## hot hits beside nginx, and full mirrors beside aptly, as ratios
 	$(GO) run ./e2e/bench
+	$(GO) run ./e2e/bench -sync 60000
 
 cover: ## test coverage by package, and bin/cover.html
 	@mkdir -p bin

@@ -82,6 +82,8 @@ func (r *Repo) lines(indexPath string, blob cas.Blob) (*lines, error) {
 }
 
 func (r *Repo) derive(key, indexPath string, blob cas.Blob) error {
+	r.m.deriving <- struct{}{}
+	defer func() { <-r.m.deriving }()
 	f, _, err := r.m.Store.Open(blob.Digest)
 	if err != nil {
 		return err

@@ -90,6 +90,7 @@ type Mirror struct {
 	states   *lru.Cache[stateKey, state]
 	listings *lru.Cache[listingKey, *listing]
 	derived  group[*derivation]
+	deriving chan struct{} // taken while an index is in memory whole
 	small    *smallBlobs
 	proven   *lru.Cache[chantal.Digest, int64] // blobs that were read because metadata gives them another size
 	bindings *lru.Cache[pairKey, *pair]
@@ -127,6 +128,7 @@ func New(o Options) *Mirror {
 	m.lookups, _ = lru.New[lookupKey, found](100_000)
 	m.states, _ = lru.New[stateKey, state](20_000)
 	m.listings, _ = lru.New[listingKey, *listing](512)
+	m.deriving = make(chan struct{}, 2)
 	m.small = newSmallBlobs()
 	m.signings = newSignings()
 	m.proven, _ = lru.New[chantal.Digest, int64](10_000)

@@ -66,10 +66,10 @@ type SyncReport struct {
 	Fetched      int           `json:"fetched"`       // files that arrived, indexes among them
 	FetchedBytes int64         `json:"fetched_bytes"`
 	Failed       int           `json:"failed"`             // files and trees that could not be brought up to date
-	Failures     []SyncFailure `json:"failures,omitempty"` // at most maxFailures of them, by tree and path
+	Failures     []SyncFailure `json:"failures,omitempty"` // the first maxFailures of them, by tree and path
 }
 
-// maxFailures is how many failures of one tree are kept with their reasons.
+// maxFailures is how many failures are kept with their reasons.
 const maxFailures = 1000
 
 // SyncFailure is one file or tree that could not be brought up to date.
@@ -118,6 +118,7 @@ type syncing struct {
 	known  completions
 
 	mu     sync.Mutex
+	silent int // trees in a row of which the roots could not be had for want of an upstream
 	report SyncReport
 }
 
@@ -139,6 +140,7 @@ func (s *syncing) run(ctx context.Context) error {
 	s.known.load(s)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	defer context.AfterFunc(s.m.ctx, func() { stop(errors.New("the mirror is closing")) })()
 	trees, err := s.trees(ctx, selector)
 	if err != nil {
 		return err
@@ -216,6 +218,8 @@ func (s *syncing) fail(failures ...SyncFailure) {
 	for _, f := range failures {
 		f.Repo = s.req.Repo
 		s.report.Failed++
-		s.report.Failures = append(s.report.Failures, f)
+		if len(s.report.Failures) < maxFailures {
+			s.report.Failures = append(s.report.Failures, f)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -350,5 +351,22 @@ func TestAPageThatLagsBehindTheListIsAskedForAgain(t *testing.T) {
 	w.clock.advance(20 * time.Minute)
 	if report, err = w.sync(all, nil); err != nil || report.Failed != 0 || report.Lacking != 2 || report.Unchanged != 1 {
 		t.Errorf("when it has come: got %v, %+v", err, report)
+	}
+}
+
+func TestSyncEndsSoonWhenNoPageCanBeHad(t *testing.T) {
+	w := newWorld(t)
+	var projects []string
+	for i := range 100 {
+		projects = append(projects, fmt.Sprintf("p%03d", i))
+	}
+	python(t, w, projects[:1]...)
+	w.up.fail(down, pypiBase, -1)
+	report, err := w.sync(SyncRequest{Repo: "pypi", Selection: chantal.Selection{Projects: projects, Wheels: true}}, nil)
+	if !errors.Is(err, errDown) {
+		t.Fatalf("got %v, %+v", err, report)
+	}
+	if n := len(w.up.requests(pypiBase)); n > silences+2*w.m.Parallel {
+		t.Errorf("%d requests, though nobody answers", n)
 	}
 }

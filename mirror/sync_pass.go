@@ -43,14 +43,17 @@ type pass struct {
 
 // run fetches what is lacking. The error is one that ends the whole sync.
 func (p *pass) run(ctx context.Context) error {
+	walk, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	p.stop = stop
 	c, err := p.repo.contents(p.generation)
 	if err != nil {
-		p.lose(ctx, SyncFailure{Reason: err.Error()}, err)
+		p.lose(walk, SyncFailure{Reason: err.Error()}, err)
 		return nil
 	}
 	groups, err := p.selector.Indexes(&p.req.Selection, c)
 	if err != nil {
-		p.lose(ctx, SyncFailure{Reason: err.Error()}, err)
+		p.lose(walk, SyncFailure{Reason: err.Error()}, err)
 		return nil
 	}
 	if !p.again && p.known.has(p.live.Name, p.key(p.roots()...)) {
@@ -58,9 +61,6 @@ func (p *pass) run(ctx context.Context) error {
 		p.unchanged = true
 		return nil
 	}
-	walk, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	p.stop = stop
 	indexes, err := p.indexes(walk, c, groups)
 	if err != nil || p.failed > 0 || p.req.MetadataOnly || walk.Err() != nil {
 		return p.ended(ctx, err)
@@ -104,8 +104,12 @@ func (p *pass) stored(groups [][]chantal.Promise) []chantal.Promise {
 	return have
 }
 
-// want notes that a new head is to be whole with these indexes.
+// want notes that a new head is to be whole with these indexes. A page is
+// whole by itself.
 func (p *pass) want(indexes []chantal.Promise) {
+	if _, pages := p.repo.Format.(chantal.Renderer); pages {
+		return
+	}
 	for _, i := range indexes {
 		p.m.wants.add(p.repo.Name, p.live.Name, wantName(p.repo.Format, i.Path), p.m.Now())
 	}
@@ -320,21 +324,20 @@ func (p *pass) failure(promise *chantal.Promise, err error) SyncFailure {
 // upstream has another state by now, or cannot be had any more.
 func (p *pass) lose(ctx context.Context, f SyncFailure, err error) {
 	f.Tree = p.live.Name
-	var up *chantal.UpstreamError
 	p.mu.Lock()
 	p.failed++
 	if len(p.failures) < maxFailures {
 		p.failures = append(p.failures, f)
 	}
 	p.silent++
-	if !errors.As(err, &up) || up.Status != 0 {
+	if !unanswered(err) {
 		p.silent = 0
 	}
 	down := p.silent >= silences
 	p.down = p.down || down
 	p.mu.Unlock()
 	switch {
-	case down && p.stop != nil:
+	case down:
 		p.stop(errDown)
 	case atOdds(err):
 		p.atOdds(ctx)

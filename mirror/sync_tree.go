@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"chantal"
@@ -50,6 +51,9 @@ func (s *syncing) tree(ctx context.Context, selector chantal.Selector, t chantal
 		head, stale := s.head(ctx, selector, live, t.Serial)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if err := s.reached(stale); err != nil {
+			return err
 		}
 		if head.zero() {
 			s.fail(SyncFailure{Tree: t.Name, Path: t.Roots[0], Reason: stale.Error()})
@@ -111,6 +115,27 @@ func (s *syncing) head(ctx context.Context, selector chantal.Selector, t *tree, 
 }
 
 func serialText(serial int64) string { return fmt.Sprint("serial ", serial) }
+
+// reached takes in whether the roots of a tree could be asked for. The error
+// ends the sync: nothing answers.
+func (s *syncing) reached(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent++
+	if !unanswered(err) {
+		s.silent = 0
+	}
+	if s.silent >= silences {
+		return fmt.Errorf("%w: %w", errDown, err)
+	}
+	return nil
+}
+
+// unanswered reports whether err says that there was no answer from upstream.
+func unanswered(err error) bool {
+	var up *chantal.UpstreamError
+	return errors.As(err, &up) && up.Status == 0
+}
 
 // add counts a tree's last pass.
 func (s *syncing) add(p *pass) {

@@ -2,8 +2,12 @@
 // upstream, on this machine, in one run. Absolute figures of a shared machine
 // mean little, so rounds alternate between the servers and the table shows
 // ratios of medians: above 1 Chantal answers more (or needs more CPU).
+// With -sync it measures full mirrors instead: of a suite with so many small
+// packages, beside aptly where that is installed. Ratios above 1 say how much
+// more aptly takes.
 //
 //	go run ./e2e/bench [-rounds N] [-each DURATION] [-only SIZE] [CHANTAL...]
+//	go run ./e2e/bench -sync N [-rounds N] [CHANTAL...]
 //
 // The arguments are binaries to measure, the last one in the place of
 // Chantal's column and the others beside it; without any, the working tree is
@@ -53,10 +57,11 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often each server is measured; large files three times at most")
 	each := flag.Duration("each", 2*time.Second, "how long one measurement takes")
 	only := flag.String("only", "", "measure this size only: 4k, 100k or 200m")
+	packages := flag.Int("sync", 0, "measure full mirrors of a suite with so many packages instead")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
-	err := bench(ctx, *rounds, *each, *only, flag.Args())
+	err := bench(ctx, *rounds, *each, *only, *packages, flag.Args())
 	cancel()
 	stop()
 	if err != nil {
@@ -65,8 +70,12 @@ func main() {
 	}
 }
 
-func bench(ctx context.Context, rounds int, each time.Duration, only string, binaries []string) (err error) {
-	for _, tool := range []string{"nginx", "wrk"} {
+func bench(ctx context.Context, rounds int, each time.Duration, only string, packages int, binaries []string) (err error) {
+	tools := []string{"nginx", "wrk"}
+	if packages > 0 {
+		tools = tools[:1]
+	}
+	for _, tool := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("it takes %s to compare with: %w", tool, err)
 		}
@@ -84,6 +93,9 @@ func bench(ctx context.Context, rounds int, each time.Duration, only string, bin
 			return fmt.Errorf("building: %w", err)
 		}
 		binaries = []string{binary}
+	}
+	if packages > 0 {
+		return benchSync(ctx, packages, min(rounds, 2), binaries, dir)
 	}
 	up, objects, err := startUpstream()
 	if err != nil {

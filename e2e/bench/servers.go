@@ -105,6 +105,32 @@ http {
 	return start("nginx", address, "/", exec.Command("nginx", "-p", dir, "-c", file))
 }
 
+// startFiles serves the files below www with nginx.
+func startFiles(dir, www string) (*server, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	user := ""
+	if os.Getuid() == 0 {
+		user = "user root;"
+	}
+	text := fmt.Sprintf(`
+daemon off; worker_processes auto; pid %[1]s/files.pid; error_log stderr; %[2]s
+events { worker_connections 1024; }
+http {
+	sendfile on; access_log off; keepalive_requests 1000000000;
+	client_body_temp_path %[1]s/f1; proxy_temp_path %[1]s/f2; fastcgi_temp_path %[1]s/f3; uwsgi_temp_path %[1]s/f4; scgi_temp_path %[1]s/f5;
+	server { listen %[3]s; root %[4]s; }
+}
+`, dir, user, address, www)
+	file := filepath.Join(dir, "files.conf")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	return start("nginx", address, "/", exec.Command("nginx", "-p", dir, "-c", file))
+}
+
 func startChantal(dir, binary, upstream string) (*server, error) {
 	address, err := freeAddress()
 	if err != nil {
