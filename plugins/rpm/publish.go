@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"path"
 	"slices"
@@ -121,10 +122,15 @@ type part struct {
 	listed
 }
 
-// open returns the content. The error names the file.
+// open returns the content. The error names the file. What is not stored is not
+// left out: without advisories, modules or file lists of its packages a
+// repository would say what is not true.
 func (p part) open() (io.ReadCloser, error) {
 	r, err := p.Open(p.at)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s, which %s lists, is not stored; publish a state of which upstream has it (%w)", p.at.Path, repomd, err)
+	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", p.at.Path, err)
 	}
 	return r, nil
@@ -271,7 +277,7 @@ func (e *edition) write(old listed, fill func(io.Writer) (again bool, err error)
 			return err
 		})
 		if err != nil {
-			return nil, fmt.Errorf("write %s: %w", base, err)
+			return nil, err
 		}
 	}
 	if len(w.Digests) != 1 || len(w.PlainDigests) != 1 {

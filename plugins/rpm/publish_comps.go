@@ -13,7 +13,11 @@ import (
 func (e *edition) comps(first part) ([]byte, error) {
 	parts := e.parts(isComps)
 	if len(parts) == 1 {
-		return first.raw, nil
+		r, err := first.open() // only to see that it is there
+		if err != nil {
+			return nil, err
+		}
+		return first.raw, r.Close()
 	}
 	return e.write(first.listed, func(w io.Writer) (again bool, err error) {
 		merged := compsFile{at: map[string]int{}}
