@@ -197,6 +197,18 @@ func (d *differ) trees(a, b []*contents) ([]Change, error) {
 	if err := d.ctx.Err(); err != nil || len(a)+len(b) == 0 {
 		return nil, err
 	}
+	packages, err := d.collect(a, b)
+	if err != nil {
+		return nil, err
+	}
+	changes := packages.changes(d.versions)
+	d.diff.Changes = append(d.diff.Changes, changes...)
+	return changes, nil
+}
+
+// collect returns the packages of which the trees have different files, with
+// all their versions.
+func (d *differ) collect(a, b []*contents) (*packageSet, error) {
 	packages := newPackageSet()
 	for side, trees := range [][]*contents{a, b} {
 		for _, c := range trees {
@@ -211,16 +223,15 @@ func (d *differ) trees(a, b []*contents) ([]Change, error) {
 			return nil, err
 		}
 	}
-	if !packages.empty() {
-		for _, p := range pairs {
-			if err := p.others(packages); err != nil {
-				return nil, err
-			}
+	if packages.empty() {
+		return packages, nil
+	}
+	for _, p := range pairs {
+		if err := p.others(packages); err != nil {
+			return nil, err
 		}
 	}
-	changes := packages.changes(d.versions)
-	d.diff.Changes = append(d.diff.Changes, changes...)
-	return changes, nil
+	return packages, nil
 }
 
 // indexPair is one index of two trees: of either side the forms that it comes

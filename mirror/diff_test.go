@@ -206,3 +206,53 @@ func TestFilesThatAreYanked(t *testing.T) {
 		t.Errorf("a project that was observed later: got %v", w.diff(s, first))
 	}
 }
+
+func TestADiffTakesMemoryForWhatDiffers(t *testing.T) {
+	const many, few = 20_000, 20
+	w := newWorld(t)
+	s := newSuite(t)
+	stanzas := func(changed int) string {
+		var b strings.Builder
+		for i := range many {
+			version := 1
+			if i < changed {
+				version = 2
+			}
+			fmt.Fprintf(&b, "\nPackage: p%05d\nVersion: %d\nArchitecture: all\nFilename: pool/p%05d_%d.deb\nSize: 9\nSHA256: %064x\n", i, version, i, version, i*10+version)
+		}
+		return b.String()
+	}
+	s.Stanzas = stanzas(0)
+	s.add(testenv.Package{Name: "hello", Version: "1"})
+	s.publish(w.up, baseA)
+	r := w.debian(baseA)
+	live := r.Live(Client{})
+	mustGet(t, live, inRelease)
+	mustGet(t, live, packagesXZ)
+	then := Side{Repo: r, At: w.clock.now().Add(time.Second)}
+	s.Stanzas = stanzas(few)
+	s.publish(w.up, baseA)
+	w.due()
+	mustGet(t, live, inRelease)
+	var sides [2]*contents
+	d := &differ{ctx: t.Context(), diff: &Diff{}}
+	for i, side := range []Side{then, {Repo: r}} {
+		trees, _, err := side.states()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sides[i] = trees["dists/bookworm"]; !d.readable(sides[i]) {
+			t.Fatal("a root cannot be read")
+		}
+	}
+	kept, err := d.collect(sides[:1], sides[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(kept.known); n != few {
+		t.Errorf("%d of %d packages are kept, %d differ", n, many, few)
+	}
+	if n := len(w.diff(then, Side{Repo: r})); n != few {
+		t.Errorf("%d changes, want %d", n, few)
+	}
+}
