@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"maps"
@@ -26,6 +27,7 @@ type Layout struct {
 	trees   []*contents
 	lone    []state
 	lacks   map[string]bool // what the state was frozen without
+	roots   chantal.View    // where roots come from; nil for as they were observed
 	release func()
 }
 
@@ -48,13 +50,24 @@ type LayoutFailure struct {
 }
 
 // Layout returns the files of one state, and protects what is stored of them
-// against collecting until Close is called.
-func (m *Mirror) Layout(side Side) (*Layout, error) {
+// against collecting until Close is called. Where as is not nil, it turns the
+// view of the state into the one that roots come from.
+func (m *Mirror) Layout(side Side, as func(chantal.View) chantal.View) (*Layout, error) {
+	live := side.At.IsZero()
+	if live { // and it stays what it is now
+		var err error
+		if side.At, err = m.Catalog.Clock(); err != nil {
+			return nil, err
+		}
+	}
 	trees, lone, err := side.states()
 	if err != nil {
 		return nil, err
 	}
-	l := &Layout{repo: side.Repo, live: side.At.IsZero(), lone: lone, lacks: map[string]bool{}, release: m.Store.Hold()}
+	l := &Layout{repo: side.Repo, live: live, lone: lone, lacks: map[string]bool{}, release: m.Store.Hold()}
+	if as != nil {
+		l.roots = as(side.Repo.At(side.line(), side.At, false))
+	}
 	for _, name := range slices.Sorted(maps.Keys(trees)) {
 		l.trees = append(l.trees, trees[name])
 	}
@@ -289,7 +302,7 @@ func (l *Layout) files(ctx context.Context, put func(LaidFile) error) error {
 		if c.state.Modified.After(newest) {
 			newest = c.state.Modified
 		}
-		if err := l.filesOf(c, put); err != nil {
+		if err := l.filesOf(ctx, c, put); err != nil {
 			return fmt.Errorf("laying out %s: %w", c.state.Tree, err)
 		}
 	}
@@ -318,7 +331,7 @@ func (l *Layout) files(ctx context.Context, put func(LaidFile) error) error {
 
 // filesOf hands over the files of one tree: what it promises before what leads
 // there.
-func (l *Layout) filesOf(c *contents, put func(LaidFile) error) error {
+func (l *Layout) filesOf(ctx context.Context, c *contents, put func(LaidFile) error) error {
 	for n, err := range l.promised(c) {
 		if err == nil && n.lost != "" {
 			err = errors.New(n.lost)
@@ -335,6 +348,9 @@ func (l *Layout) filesOf(c *contents, put func(LaidFile) error) error {
 			return err
 		}
 	}
+	if l.roots != nil {
+		return l.viewed(ctx, c, put)
+	}
 	renderer, pages := l.repo.Format.(chantal.Renderer)
 	for _, root := range c.state.gen.Roots {
 		body, err := l.repo.rootBody(&root)
@@ -349,6 +365,28 @@ func (l *Layout) filesOf(c *contents, put func(LaidFile) error) error {
 			f = pageFile(root.Path, body, c.state.Modified)
 		}
 		if err := put(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// viewed hands over the roots of a tree as the view for roots has them.
+func (l *Layout) viewed(ctx context.Context, c *contents, put func(LaidFile) error) error {
+	for _, path := range l.repo.Format.Classify(c.state.gen.Roots[0].Path).Tree.Roots {
+		f, err := l.roots.Open(ctx, path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		body, err := io.ReadAll(f.Content)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		laid := LaidFile{Places: []string{path}, Digest: f.Digest, Content: body, Size: f.Size, Modified: f.Modified, Mutable: true}
+		if err := put(laid); err != nil {
 			return err
 		}
 	}

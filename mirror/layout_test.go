@@ -14,7 +14,7 @@ import (
 // path.
 func (w *world) layout(s Side) (places map[string]string, failures []string) {
 	w.t.Helper()
-	l, err := w.m.Layout(s)
+	l, err := w.m.Layout(s, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -12,9 +12,11 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"chantal"
 	"chantal/internal/disk"
 	"chantal/internal/plain"
 	"chantal/mirror"
+	"chantal/snapshot"
 )
 
 type (
@@ -233,7 +235,16 @@ func (l *local) layout(name, ref string) (*mirror.Layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.mirror.Layout(side)
+	parsed, err := snapshot.Parse(ref)
+	if err != nil || !parsed.Signed {
+		return l.mirror.Layout(side, nil)
+	}
+	if !side.Repo.Signs() {
+		return nil, snapshotFailure(&snapshot.UnsupportedError{Ref: ref, Part: "+signed for repositories of type " + side.Repo.Type})
+	}
+	return l.mirror.Layout(side, func(base chantal.View) chantal.View {
+		return side.Repo.Signed(base, mirror.Place{Ref: ref}, func() (chantal.Signer, error) { return l.signer() })
+	})
 }
 
 // handOver passes the files on in batches, below a prefix.
