@@ -276,10 +276,7 @@ func pypiSelected(specifier string, versions []string) ([]string, error) {
 	}
 	f := pypiformat.Format{}
 	tree := f.Classify("simple/x/").Tree
-	c, err := formattest.NewContents(f, tree, map[string][]byte{tree.Roots[0]: []byte(page + "]}")})
-	if err != nil {
-		return nil, err
-	}
+	c := &formattest.Memory{Format: f, Of: tree, Files: map[string][]byte{tree.Roots[0]: []byte(page + "]}")}}
 	belongs, err := f.Artifacts(sel, c)
 	if err != nil {
 		return nil, err

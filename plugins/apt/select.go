@@ -158,31 +158,30 @@ func targetOf(name, suite string) (target, bool) {
 	if folder == "debian-installer" && len(below) == 1 {
 		t.kind, folder, below = udebs, below[0], nil
 	}
-	var arch, ok = strings.CutPrefix(folder, "binary-")
-	switch {
-	case ok && len(below) == 0:
+	if arch, ok := strings.CutPrefix(folder, "binary-"); ok && len(below) == 0 {
 		t.arch = arch
 		return t, file == "Packages" || file == release
-	case strings.HasPrefix(folder, "installer-"):
-		t.kind, t.arch = images, strings.TrimPrefix(folder, "installer-")
+	}
+	if arch, ok := strings.CutPrefix(folder, "installer-"); ok {
+		t.kind, t.arch = images, arch
 		return t, len(below) == 2 && below[0] == "current" && file == sums
-	case t.kind == udebs || len(below) > 0:
+	}
+	if t.kind == udebs || len(below) > 0 {
 		return t, false
 	}
+	ok := false
 	switch folder {
 	case "source":
-		t.kind = sources
-		return t, file == "Sources" || file == release
+		t.kind, ok = sources, file == "Sources" || file == release
 	case "i18n":
 		t.kind = translation
 		t.language, ok = strings.CutPrefix(file, "Translation-")
 	case "dep11":
 		t.kind = desktop
-		t.arch, ok = strings.CutPrefix(strings.TrimSuffix(file, ".yml"), "Components-")
-		ok = ok && strings.HasSuffix(file, ".yml") || strings.HasPrefix(file, "icons-")
 		if strings.HasPrefix(file, "icons-") {
-			t.arch = ""
+			return t, true
 		}
+		t.arch, ok = strings.CutPrefix(strings.TrimSuffix(file, ".yml"), "Components-")
 	case "cnf":
 		t.kind = desktop
 		t.arch, ok = strings.CutPrefix(file, "Commands-")
@@ -256,11 +255,15 @@ func (o *offer) add(t target) {
 	if t.kind != binaries {
 		return
 	}
-	for value, to := range map[string]*[]string{t.component: &o.components, t.arch: &o.architectures} {
-		if value != "" && !slices.Contains(*to, value) {
-			*to = append(*to, value)
-		}
+	o.components = withNew(o.components, t.component)
+	o.architectures = withNew(o.architectures, t.arch)
+}
+
+func withNew(list []string, s string) []string {
+	if s == "" || slices.Contains(list, s) {
+		return list
 	}
+	return append(list, s)
 }
 
 func (o offer) String() string {

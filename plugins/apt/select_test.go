@@ -2,6 +2,7 @@ package apt
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"testing"
 
@@ -22,20 +23,22 @@ type suite struct {
 
 func (s suite) contents(t *testing.T) chantal.Contents {
 	t.Helper()
+	m := &formattest.Memory{Format: new(Format), Of: tree(s.dir), Files: map[string][]byte{}}
 	release := "Origin: Example\n" + s.head + "SHA256:\n"
 	for _, name := range strings.Fields(s.listed) {
-		release += " " + hexes("a", 64) + " 10 " + name + "\n"
+		hex, size := hexes("a", 64), 10
+		if content, ok := s.indexes[name]; ok {
+			stored, err := formattest.Pack(path.Ext(name), []byte(content))
+			if err != nil {
+				t.Fatal(err)
+			}
+			hex, size = formattest.Digest("sha256", stored).Hex(), len(stored)
+			m.Files[path.Join(s.dir, name)] = stored
+		}
+		release += fmt.Sprintf(" %s %d %s\n", hex, size, name)
 	}
-	tr := tree(s.dir)
-	files := map[string][]byte{tr.Roots[1]: []byte(release)}
-	for name, content := range s.indexes {
-		files[strings.TrimPrefix(s.dir+"/"+name, "./")] = []byte(content)
-	}
-	c, err := formattest.NewContents(new(Format), tr, files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	m.Files[m.Of.Roots[1]] = []byte(release)
+	return m
 }
 
 const debian = `

@@ -104,7 +104,9 @@ func (Format) Derive(path string, root, needed []byte, o chantal.Rendering) (bod
 		doc.LastSerial = &n
 	}
 	if b.version == "" {
-		doc.Releases = releases.describeAll(o)
+		if doc.Releases, err = releases.describeAll(o); err != nil {
+			return nil, "", fmt.Errorf("derive %s: %w", path, err)
+		}
 	}
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
@@ -237,16 +239,16 @@ type legacyFile struct {
 }
 
 // describeAll returns all releases as an object, the oldest first.
-func (r *releases) describeAll(o chantal.Rendering) json.RawMessage {
+func (r *releases) describeAll(o chantal.Rendering) (json.RawMessage, error) {
 	dst := []byte{'{'}
 	for _, release := range r.all {
 		files, err := json.Marshal(r.describe(release, o, false))
-		if err != nil { // strings and numbers
-			continue
+		if err != nil {
+			return nil, err
 		}
 		dst = append(appendKey(dst, release.written), files...)
 	}
-	return append(dst, '}')
+	return append(dst, '}'), nil
 }
 
 // describe returns the files of a release. deep is for the document of a

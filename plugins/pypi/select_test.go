@@ -14,8 +14,7 @@ import (
 
 // offering is a generation of a project's page with these files, wheels with
 // metadata.
-func offering(t *testing.T, project string, filenames ...string) chantal.Contents {
-	t.Helper()
+func offering(project string, filenames ...string) chantal.Contents {
 	var entries []string
 	for i, name := range filenames {
 		metadata := ""
@@ -27,11 +26,7 @@ func offering(t *testing.T, project string, filenames ...string) chantal.Content
 	}
 	page := fmt.Sprintf(`{"meta":{"api-version":"1.1","_last-serial":42},"name":%q,"files":[%s]}`, project, strings.Join(entries, ","))
 	class := rootClass(project)
-	c, err := formattest.NewContents(Format{}, class.Tree, map[string][]byte{class.Path: []byte(page)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return &formattest.Memory{Format: Format{}, Of: class.Tree, Files: map[string][]byte{class.Path: []byte(page)}}
 }
 
 // held returns the names of the files that are held.
@@ -67,8 +62,8 @@ func TestVersionsAreThoseThatPipWouldTake(t *testing.T) {
 		}
 		return versions
 	}
-	many := offering(t, "flask", wheels("1.0", "1.0.post1", "2.0rc1", "2.0", "2.3.1", "3.0.dev1", "3.0a1", "weird", "1!0.1", "2.0+cu118")...)
-	onlyPre := offering(t, "flask", wheels("1.0a1", "1.0b2")...)
+	many := offering("flask", wheels("1.0", "1.0.post1", "2.0rc1", "2.0", "2.3.1", "3.0.dev1", "3.0a1", "weird", "1!0.1", "2.0+cu118")...)
+	onlyPre := offering("flask", wheels("1.0a1", "1.0b2")...)
 	for _, test := range []struct {
 		projects, exclude []string
 		prereleases       bool
@@ -124,7 +119,7 @@ func TestFilesAreToldByKindAndTags(t *testing.T) {
 		exe      = "x-1.win32-py2.7.exe"
 	)
 	wheels := []string{pure, both, old, younger, cp311, build, cp310, stable, newer, free, pypy, binary, mac, tooShort}
-	c := offering(t, "x", append(wheels, sdist, zipped, egg, exe)...)
+	c := offering("x", append(wheels, sdist, zipped, egg, exe)...)
 	for _, test := range []struct {
 		python, platforms string
 		wheels, sdists    bool
@@ -198,7 +193,7 @@ func TestProjectsAreNamedOrFoundInTheList(t *testing.T) {
 	if got := (Format{}).Serial(list, []byte(catalog)); got != 99 {
 		t.Errorf("the serial of the list is %d", got)
 	}
-	page := offering(t, "six")
+	page := offering("six")
 	if got := (Format{}).Serial(page.Tree().Roots[0], page.Root(page.Tree().Roots[0])); got != 42 {
 		t.Errorf("the serial of the page is %d", got)
 	}
@@ -217,7 +212,7 @@ func TestWhatIsNoRequirementIsAnError(t *testing.T) {
 		if err == nil {
 			t.Errorf("%q is taken for a requirement", line)
 		}
-		if _, err := (Format{}).Artifacts(&sel, offering(t, "six", "six-1.tar.gz")); err == nil {
+		if _, err := (Format{}).Artifacts(&sel, offering("six", "six-1.tar.gz")); err == nil {
 			t.Errorf("%q is taken for a requirement of files", line)
 		}
 	}
@@ -235,7 +230,7 @@ func FuzzSelection(f *testing.F) {
 		if err := formattest.CheckSelection(Format{}, &sel, []byte(catalog)); err != nil {
 			t.Error(err)
 		}
-		page := offering(t, "six", "six-1.0-py3-none-any.whl", "six-2.0rc1-cp38-abi3-win32.whl", "six-3.tar.gz")
+		page := offering("six", "six-1.0-py3-none-any.whl", "six-2.0rc1-cp38-abi3-win32.whl", "six-3.tar.gz")
 		if got, err := formattest.Select(Format{}, &sel, page); err == nil && len(got.Artifacts) < len(got.Indexes) {
 			t.Errorf("%+v: %d files with metadata of %d", sel, len(got.Artifacts), len(got.Indexes))
 		}

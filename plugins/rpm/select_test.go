@@ -40,22 +40,18 @@ func holding(t *testing.T, packages string, streams ...string) chantal.Contents 
 		}
 		yaml += "...\n"
 	}
-	files := map[string][]byte{
+	m := &formattest.Memory{Format: Format{}, Of: tree("repodata"), Files: map[string][]byte{
 		"repodata/repomd.xml": []byte(repomdOf(
-			`<data type="primary"><location href="repodata/primary.xml.gz"/></data>`,
+			`<data type="primary"><location href="repodata/primary.xml"/></data>`,
 			`<data type="primary_db"><location href="repodata/primary.sqlite.bz2"/></data>`,
 			`<data type="productid"><location href="repodata/productid"/></data>`,
-			`<data type="modules"><location href="repodata/modules.yaml.gz"/></data>`)),
-		"repodata/primary.xml.gz": []byte(primaryOf(elements...)),
-	}
+			`<data type="modules"><location href="repodata/modules.yaml"/></data>`)),
+		"repodata/primary.xml": []byte(primaryOf(elements...)),
+	}}
 	if yaml != "" {
-		files["repodata/modules.yaml.gz"] = []byte(yaml)
+		m.Files["repodata/modules.yaml"] = []byte(yaml)
 	}
-	c, err := formattest.NewContents(Format{}, tree("repodata"), files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return m
 }
 
 // held returns what of c is held, without the suffix.
@@ -221,10 +217,7 @@ func TestATreeinfoIsARootWithImages(t *testing.T) {
 			if err != nil || v.Date.Unix() != 1699000000 || !slices.Equal(v.Roots, []string{dir + name}) {
 				t.Errorf("%s%s: %+v, %v", dir, name, v, err)
 			}
-			c, err := formattest.NewContents(Format{}, want, files)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := &formattest.Memory{Format: Format{}, Of: want, Files: files}
 			image := func(name string, digests ...chantal.Digest) chantal.Promise {
 				return chantal.Promise{Path: dir + "images/" + name, Kind: chantal.Artifact, Digests: digests, Size: -1}
 			}
@@ -246,11 +239,7 @@ func TestATreeinfoIsARootWithImages(t *testing.T) {
 	}
 	for title, body := range map[string]string{"a page": "<html>", "nothing": "", "leaves": "[header]\n[stage2]\nmainimage = ../../x\n"} {
 		files := map[string][]byte{".treeinfo": []byte(body)}
-		_, err := (Format{}).Check(installTree("."), files, nil, time.Now())
-		if err == nil {
-			_, err = formattest.NewContents(Format{}, installTree("."), files)
-		}
-		if err == nil {
+		if _, err := (Format{}).Check(installTree("."), files, nil, time.Now()); err == nil {
 			t.Errorf("%s is a treeinfo", title)
 		}
 	}
