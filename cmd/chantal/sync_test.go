@@ -250,7 +250,9 @@ func TestRhythm(t *testing.T) {
 		synctest.Wait()
 		var mu sync.Mutex
 		var log []string
-		began := map[string]time.Time{"known": time.Now().Add(-5 * time.Hour), "late": time.Now().Add(-50 * time.Hour)}
+		began := map[string]time.Time{
+			"known": time.Now().Add(-5 * time.Hour), "late": time.Now().Add(-50 * time.Hour), "future": time.Now().Add(5000 * time.Hour),
+		}
 		start := time.Now()
 		note := func(format string) {
 			log = append(log, format+" "+time.Since(start).String())
@@ -260,7 +262,7 @@ func TestRhythm(t *testing.T) {
 			return fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour())
 		}
 		beats := []beat{
-			{repo: "new", every: 6 * time.Hour}, {repo: "known", every: 6 * time.Hour}, {repo: "late", every: 6 * time.Hour},
+			{repo: "new", every: 6 * time.Hour}, {repo: "known", every: 6 * time.Hour}, {repo: "late", every: 6 * time.Hour}, {repo: "future", every: 600 * time.Hour},
 			{repo: "night", schedule: daily(3*time.Hour + 30*time.Minute)}, {repo: "long", every: 2 * time.Hour},
 		}
 		r := &rhythm{
@@ -300,12 +302,12 @@ func TestRhythm(t *testing.T) {
 		log = nil
 		beats = []beat{{repo: "night", schedule: daily(7*time.Hour + 45*time.Minute)}}
 		mu.Unlock()
-		for _, want := range []string{"new 0s", "late 0s", "long 0s", "known 1h0m0s", "night 3h30m0s", "long 5h0m0s", "late 6h0m0s", "known 7h0m0s"} {
+		for _, want := range []string{"new 0s", "late 0s", "long 0s", "future 0s", "known 1h0m0s", "night 3h30m0s", "long 5h0m0s", "late 6h0m0s", "known 7h0m0s"} {
 			if !slices.Contains(got, want) {
 				t.Errorf("no %q in %q", want, got)
 			}
 		}
-		if len(got) != 8 {
+		if len(got) != 9 {
 			t.Errorf("got %q", got)
 		}
 		r.reset()
@@ -322,6 +324,29 @@ func TestRhythm(t *testing.T) {
 			t.Errorf("the end took %s", time.Since(before))
 		}
 	})
+}
+
+// A time that summer time leaves out is left out, and one that there is twice is
+// kept once.
+func TestSchedulesOverTheChangeOfClocks(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for day, want := range map[int][]string{
+		time.Date(2026, 3, 28, 12, 0, 0, 0, berlin).YearDay():  {"30 02:30 CEST", "31 02:30 CEST"},
+		time.Date(2026, 10, 24, 12, 0, 0, 0, berlin).YearDay(): {"25 02:30 CET", "26 02:30 CET"},
+	} {
+		at := time.Date(2026, 1, day, 12, 0, 0, 0, berlin)
+		var got []string
+		for range want {
+			at = (beat{schedule: "30 2 * * *"}).next(at)
+			got = append(got, at.Format("02 15:04 MST"))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+	}
 }
 
 func TestBeatsAreThoseOfTheConfiguration(t *testing.T) {

@@ -54,7 +54,12 @@ func (b beat) after(last, start time.Time) time.Time {
 	case last.Before(start):
 		last = start
 	}
-	at, err := gronx.NextTickAfter(b.schedule, last.Local(), false)
+	return b.next(last.Local())
+}
+
+// next returns the first time of the schedule after t, in the zone of t.
+func (b beat) next(t time.Time) time.Time {
+	at, err := gronx.NextTickAfter(b.schedule, t, false)
 	if err != nil {
 		return time.Time{}
 	}
@@ -79,7 +84,11 @@ func (r *rhythm) run(ctx context.Context) {
 			if busy[b.repo] {
 				continue
 			}
-			at := b.after(latest(r.last(b.repo), begun[b.repo]), start)
+			last := r.last(b.repo)
+			if last.After(now) { // somebody has set the clock back
+				last = time.Time{}
+			}
+			at := b.after(latest(last, begun[b.repo]), start)
 			switch {
 			case at.IsZero():
 			case at.After(now):
