@@ -103,13 +103,12 @@ func (l *completing) candidates(before []string, word string) []candidate {
 		case next == "--" && !l.ended:
 			l.ended = true
 		case len(next) > 1 && next[0] == '-' && !l.ended:
-			value := placeholder(l.flag(name))
-			if value == "" || hasValue {
+			if placeholder(l.flag(name)) == "" || hasValue {
 				l.global(next)
 				continue
 			}
 			if len(before) == 0 {
-				return starting(l.values(value), word, "")
+				return starting(l.flagValues(l.flag(name)), word, "")
 			}
 			l.global("--" + name + "=" + before[0])
 			before = before[1:]
@@ -121,7 +120,7 @@ func (l *completing) candidates(before []string, word string) []candidate {
 	}
 	switch name, value, hasValue := strings.Cut(word, "="); {
 	case strings.HasPrefix(word, "-") && hasValue && !l.ended:
-		return starting(l.values(placeholder(l.flag(strings.TrimLeft(name, "-")))), value, name+"=")
+		return starting(l.flagValues(l.flag(strings.TrimLeft(name, "-"))), value, name+"=")
 	case strings.HasPrefix(word, "-") && !l.ended:
 		return starting(l.flags(), word, "")
 	case len(l.commands) > 0:
@@ -236,10 +235,6 @@ func (l *completing) values(kind string) []candidate {
 		return []candidate{{word: completeFiles}}
 	case "DIR":
 		return []candidate{{word: completeFolders}}
-	case "LEVEL":
-		return words("debug", "info", "warn", "error")
-	case "FORMAT":
-		return words("text", "json")
 	case "REPO":
 		return l.repos()
 	case "REF", "SRC", "A", "B", "SNAPSHOT":
@@ -253,11 +248,23 @@ func (l *completing) values(kind string) []candidate {
 	return nil
 }
 
-func words(list ...string) (all []candidate) {
-	for _, w := range list {
-		all = append(all, candidate{word: w})
+var listed = regexp.MustCompile("`[^`]*`[^:;]*: (.*)$")
+
+// flagValues are what a flag takes: the words that its help lists behind a
+// colon, "`LEVEL` on: debug, info", or what the name of its value stands for.
+func (l *completing) flagValues(f cli.Flag) (all []candidate) {
+	kind := placeholder(f)
+	if kind == "" {
+		return nil
 	}
-	return all
+	if m := listed.FindStringSubmatch(f.(cli.DocGenerationFlag).GetUsage()); m != nil {
+		for _, word := range strings.Split(m[1], ", ") {
+			word, _, _ = strings.Cut(word, " ")
+			all = append(all, candidate{word: word})
+		}
+		return all
+	}
+	return l.values(kind)
 }
 
 // starting are those of list that begin with word, each with prefix before it.

@@ -52,6 +52,8 @@ func TestCompletion(t *testing.T) {
 		"--log-level w":            "warn",
 		"--log-level=w":            "--log-level=warn",
 		"config check ":            ":files",
+		"publish live ":            ":folders",
+		"publish --link re":        "reflink",
 		"--data ":                  ":folders",
 		"init -o ":                 ":files",
 		"completion ":              "bash zsh fish",
@@ -104,7 +106,7 @@ func TestEveryArgumentHasItsKind(t *testing.T) {
 					continue
 				}
 				l := completing{env: &environment{getenv: func(string) string { return "" }, dataFlag: t.TempDir()}, ctx: t.Context(), tree: tree}
-				if kind != "REPO" && l.values(kind) == nil {
+				if kind != "REPO" && l.flagValues(f) == nil {
 					t.Errorf("%s --%s: nothing completes %s", sub.Name, f.Names()[0], kind)
 				}
 			}
