@@ -32,7 +32,7 @@ func SigningDate(now time.Time) time.Time { return now.Add(-signBack).UTC().Trun
 // Place is a URL under which a tree's roots are answered, as far as it tells
 // states apart.
 type Place struct {
-	Ref string
+	Ref string // "" for an instant: what it shows never changes, and there are very many of them
 	// Shared says that other refs, and upstream's own roots, are answered at
 	// the same URLs: behind the forward proxy.
 	Shared bool
@@ -135,12 +135,17 @@ func newSignings() *signings {
 	return s
 }
 
-// keys returns what the signing of a tree, and its URL, are known by.
-func (v *signedView) keys(tree string) (signing, url string) {
-	if v.place.Shared {
-		return v.Name + " " + tree + " " + v.place.Ref, v.Name + " " + tree
+// keys returns what the signing of a tree with that root, and its URL, are
+// known by.
+func (v *signedView) keys(tree string, root chantal.Digest) (signing, url string) {
+	ref := v.place.Ref
+	if ref == "" {
+		ref = string(root)
 	}
-	signing = v.Name + "@" + v.place.Ref + " " + tree
+	if v.place.Shared {
+		return v.Name + " " + tree + " " + ref, v.Name + " " + tree
+	}
+	signing = v.Name + "@" + ref + " " + tree
 	return signing, signing
 }
 
@@ -155,7 +160,7 @@ func (v *signedView) signing(f *chantal.File, body []byte, class chantal.Class) 
 	all := v.m.signings
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	key, url := v.keys(class.Tree.Name)
+	key, url := v.keys(class.Tree.Name, f.Digest)
 	public := sha256.Sum256(signer.PublicKey())
 	s := v.known(key)
 	newest, _ := all.dates.Get(url)

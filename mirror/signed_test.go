@@ -174,6 +174,11 @@ func TestASignedViewShowsItsBase(t *testing.T) {
 			t.Errorf("%s: %v", p, err)
 		}
 	}
+	// Of instants what they show counts: of one state there is one root.
+	w.clock.advance(time.Second)
+	early, _ := mustGet(t, r.Signed(r.At(r.Name, w.clock.now(), false), Place{}, signer), inRelease)
+	w.clock.advance(time.Hour)
+	wantGet(t, r.Signed(r.At(r.Name, w.clock.now(), false), Place{}, signer), inRelease, early)
 	failing := r.Signed(r.Live(Client{}), Place{Ref: "x"}, func() (chantal.Signer, error) { return nil, errors.New("no key") })
 	if _, _, err := get(t, failing, inRelease); err == nil || !strings.Contains(err.Error(), "no key") {
 		t.Error(err)

@@ -217,11 +217,11 @@ func TestErrorsOfForwardRequests(t *testing.T) {
 	if n := s.up.Count("/debian/dists/"); n == 0 {
 		t.Error("the upstream was never asked")
 	}
-	for user, status := range map[string]int{"prod": 403, "nope": 404, "live": 403} {
+	for user, status := range map[string]int{"prod": 403, "nope": 404, "live": 403, "live+signed": 403} {
 		auth := "Proxy-Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(user+":x")) + "\r\n"
 		g := raw(s, "CONNECT", "other.example.org:443", auth)
 		g.wantProblem(t, "CONNECT under "+user, status)
-		if user == "prod" && !bytes.Contains(g.body, []byte("under ref prod")) {
+		if (user == "prod" || user == "live+signed") && !bytes.Contains(g.body, []byte("under ref "+user)) {
 			t.Errorf("CONNECT under a ref: %q does not say that the ref is why", g.body)
 		}
 	}

@@ -293,7 +293,11 @@ func (h *Handler) view(r *http.Request, t *target) (chantal.View, error) {
 	if err != nil || !t.ref.Signed {
 		return base, err
 	}
-	return t.repo.Signed(base, mirror.Place{Ref: t.ref.String(), Shared: !t.pinned}, h.Signer), nil
+	place := mirror.Place{Ref: t.ref.String(), Shared: !t.pinned}
+	if !t.state.Live && !t.state.Named {
+		place.Ref = ""
+	}
+	return t.repo.Signed(base, place, h.Signer), nil
 }
 
 // signable refuses +signed where the repository's roots cannot be signed anew.

@@ -94,7 +94,7 @@ func TestAddressAnswersQuestionsOnly(t *testing.T) {
 	if code, out, stderr := s.run(t.Context(), "list", "--json"); code != 0 || !strings.Contains(out, "debian") {
 		t.Errorf("exit %d, %q, %q", code, out, stderr)
 	}
-	for _, line := range []string{"snapshot create day1", "snapshot delete day1", "verify"} {
+	for _, line := range []string{"snapshot create day1", "snapshot delete day1", "snapshot publish live day1", "snapshot merge day2 live day1", "verify"} {
 		if code, _, stderr := s.run(t.Context(), strings.Fields(line)...); code != 1 || !strings.Contains(stderr, "chantal.sock") {
 			t.Errorf("%s: exit %d, %q", line, code, stderr)
 		}
