@@ -36,8 +36,16 @@ type Memory struct {
 
 var _ chantal.Contents = (*Memory)(nil)
 
-// Tree implements chantal.Contents.
-func (m *Memory) Tree() chantal.Tree { return m.Of }
+// Tree implements chantal.Contents: with those roots that there are.
+func (m *Memory) Tree() chantal.Tree {
+	t := chantal.Tree{Name: m.Of.Name}
+	for _, root := range m.Of.Roots {
+		if m.Files[root] != nil {
+			t.Roots = append(t.Roots, root)
+		}
+	}
+	return t
+}
 
 // Root implements chantal.Contents.
 func (m *Memory) Root(name string) []byte {
