@@ -30,10 +30,11 @@ var _ chantal.Publisher = Format{}
 //
 // Fields of a package are those of its element in primary.xml: "summary",
 // "description", "packager", "url", "license", "vendor", "group", "buildhost",
-// "sourcerpm", "source" (the name in that), "epoch", "version", "release", "size" and "installed-size" in
-// bytes, "buildtime" in seconds since 1970; "provides", "requires" and the
-// other relations as the names in them, separated by ", "; and "module", the
-// NAME:STREAM of a document that lists the package.
+// "sourcerpm", "source" (the name in that), "epoch", "version", "release",
+// "size" and "installed-size" in bytes, "buildtime" in seconds since 1970;
+// "provides", "requires" and the other relations as the names in them,
+// separated by ", "; and "module", the NAME:STREAM of a document that lists the
+// package.
 func (Format) Publish(sources []chantal.Contents, keep chantal.Keep, out chantal.Publication) (map[string][]byte, error) {
 	if len(sources) == 0 {
 		return nil, errors.New("publish: there is no source")
@@ -218,20 +219,19 @@ func (e *edition) records() ([][]byte, error) {
 // record returns the <data> for all records of the type that first has: first
 // is that of the last source which has one. It is nil where none is left.
 func (e *edition) record(first part) ([]byte, error) {
-	kind := first.Type
-	parts := e.parts(func(k string) bool { return k == kind })
-	switch {
-	case strings.HasSuffix(kind, "_zck"), strings.HasSuffix(kind, "_db"), kind == "prestodelta", kind == "deltainfo":
+	parts := e.parts(func(kind string) bool { return kind == first.Type })
+	switch familyOf(first.Type) {
+	case derived:
 		return nil, nil
-	case kind == "primary":
+	case packages:
 		return e.packages(first, parts, e.inPrimary, "metadata")
-	case isPackageList(kind):
+	case ofPackages:
 		return e.packages(first, parts, e.byID, "filelists", "filelists-ext", "otherdata", "susedata")
-	case kind == "updateinfo":
+	case updates:
 		return e.advisories(first, parts)
-	case kind == "modules":
+	case streams:
 		return e.modules(first, parts)
-	case isComps(kind):
+	case groups:
 		return e.comps(first)
 	}
 	gone, err := e.namesGone(first)
@@ -241,16 +241,41 @@ func (e *edition) record(first part) ([]byte, error) {
 	return first.raw, nil
 }
 
-// isPackageList reports whether records of that type have one element for each
-// package, which they call by its pkgid.
-func isPackageList(kind string) bool {
-	kind, _, _ = strings.Cut(kind, ".") // "susedata.de"
-	return kind == "filelists" || kind == "filelists-ext" || kind == "other" || kind == "susedata"
-}
+// family is what records have in common that become of the same thing.
+type family uint8
 
-// isComps reports whether records of that type are groups of packages, in one
-// of the compressions that have a type of their own.
-func isComps(kind string) bool { return kind == "group" || strings.HasPrefix(kind, "group_") }
+const (
+	unknown    family = iota
+	derived           // made of other records: databases, zchunk forms, delta packages
+	packages          // primary
+	ofPackages        // one element for each package, which is called by its pkgid
+	updates           // advisories
+	streams           // modules
+	groups            // comps, each compression as a type of its own
+)
+
+// familyOf returns the family of the records of a type.
+func familyOf(kind string) family {
+	if strings.HasSuffix(kind, "_zck") || strings.HasSuffix(kind, "_db") {
+		return derived
+	}
+	switch main, _, _ := strings.Cut(kind, "."); main { // "susedata.de"
+	case "prestodelta", "deltainfo":
+		return derived
+	case "primary":
+		return packages
+	case "filelists", "filelists-ext", "other", "susedata":
+		return ofPackages
+	case "updateinfo":
+		return updates
+	case "modules":
+		return streams
+	}
+	if kind == "group" || strings.HasPrefix(kind, "group_") {
+		return groups
+	}
+	return unknown
+}
 
 // write stores what fill writes in the place of the record old and returns its
 // <data>. fill may be called again where it says so by its result.

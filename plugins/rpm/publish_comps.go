@@ -11,7 +11,7 @@ import (
 // source stay as they are. Those of several are put together: of groups with
 // one id the later source's stands, with what the others list beside it.
 func (e *edition) comps(first part) ([]byte, error) {
-	parts := e.parts(isComps)
+	parts := e.parts(func(kind string) bool { return familyOf(kind) == groups })
 	if len(parts) == 1 {
 		r, err := first.open() // only to see that it is there
 		if err != nil {

@@ -36,7 +36,7 @@ func (e *edition) choose() error {
 		e.names = map[string]bool{}
 	}
 	for i, s := range e.sources {
-		primary, ok := s.part(func(kind string) bool { return kind == "primary" })
+		primary, ok := s.part(func(kind string) bool { return familyOf(kind) == packages })
 		if !ok {
 			return fmt.Errorf("%s lists no primary", repomd)
 		}
@@ -260,13 +260,7 @@ func escape(s string) string {
 
 // hasUnknown reports whether s has records of a type that nobody here knows.
 func (s *source) hasUnknown() bool {
-	return slices.ContainsFunc(s.records, func(r listed) bool {
-		switch r.Type {
-		case "primary", "updateinfo", "modules", "prestodelta", "deltainfo":
-			return false
-		}
-		return !isPackageList(r.Type) && !isComps(r.Type) && !strings.HasSuffix(r.Type, "_db") && !strings.HasSuffix(r.Type, "_zck")
-	})
+	return slices.ContainsFunc(s.records, func(r listed) bool { return familyOf(r.Type) == unknown })
 }
 
 // namesGone reports whether content that nobody here can read names a package
