@@ -88,8 +88,8 @@ func diffCommand(do func(action) cli.ActionFunc) *cli.Command {
 	return &cli.Command{
 		Name:      "diff",
 		Usage:     "compare the packages of two refs",
-		ArgsUsage: "A B",
-		Description: "A and B are REPO@REF, perhaps of two repositories, or REF for all repositories that both refs hold.\n" +
+		ArgsUsage: "REF|REPO@REF REF|REPO@REF",
+		Description: "REPO@REF for one repository, or for two different ones; REF for all repositories that both refs hold.\n" +
 			"What is compared is what is stored; nothing is fetched.",
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "repo", Usage: "compare `REPO` only; may be given again"},

@@ -63,7 +63,7 @@ func folderCommand(do func(action) cli.ActionFunc) *cli.Command {
 	return &cli.Command{
 		Name:      "publish",
 		Usage:     "write a ref as a plain folder that any web server can serve",
-		ArgsUsage: "REF DIR",
+		ArgsUsage: "REF|REPO@REF DIR",
 		Description: "REPO@REF is written to DIR itself, REF to one folder per repository in it. What is missing is fetched first.\n" +
 			"DIR is replaced at once when all of it is there; it has to be new, empty, or made by publish.",
 		Flags: []cli.Flag{
