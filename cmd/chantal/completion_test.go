@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,23 +97,28 @@ func TestCompletionIsSilent(t *testing.T) {
 // Every kind of argument that a command's help names is completed, or is of a
 // kind that nobody can know.
 func TestEveryArgumentHasItsKind(t *testing.T) {
-	unknowable := []string{"NAME", "URL", "VALUE", "K=V", "TEXT", "EXPR", "ADDRESS", "INSTANT"}
-	s := newShell(t)
-	s.shelf.snapshots["day1"] = snapshotReport{Name: "day1"}
+	unknowable := []string{"NAME", "URL", "DIGEST", "VALUE", "K=V", "TEXT", "EXPR", "ADDRESS", "INSTANT"}
+	known := []string{"REPO", "REF", "SRC", "A", "B", "FILE", "DIR", "URL|SOCKET"}
 	tree := commands(app{})
 	for _, c := range tree.Commands {
 		for _, sub := range append(c.Subcommands, c) {
-			for _, f := range sub.Flags {
+			for _, f := range slices.Concat(sub.Flags, tree.Flags) {
 				kind := placeholder(f)
-				if kind == "" || strings.Contains(" "+strings.Join(unknowable, " ")+" ", " "+kind+" ") {
-					continue
-				}
 				l := completing{env: &environment{getenv: func(string) string { return "" }, dataFlag: t.TempDir()}, ctx: t.Context(), tree: tree}
-				if kind != "REPO" && l.flagValues(f) == nil {
+				if kind != "" && !slices.Contains(unknowable, kind) && !slices.Contains(known, kind) && l.flagValues(f) == nil {
 					t.Errorf("%s --%s: nothing completes %s", sub.Name, f.Names()[0], kind)
 				}
 			}
+			for _, kind := range strings.FieldsFunc(sub.ArgsUsage, func(r rune) bool { return strings.ContainsRune("[]| @…", r) }) {
+				if kind != strings.ToLower(kind) && !slices.Contains(unknowable, kind) && !slices.Contains(known, kind) {
+					t.Errorf("%s: nothing completes %s", sub.Name, kind)
+				}
+			}
 		}
+	}
+	l := completing{env: &environment{}, ctx: t.Context(), tree: tree}
+	if l.values("FILE") == nil || l.values("DIR") == nil || l.values("URL|SOCKET") == nil {
+		t.Error("files are not completed")
 	}
 }
 

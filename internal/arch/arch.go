@@ -94,6 +94,8 @@ func boundaries() []boundary {
 	return []boundary{
 		{"github.com/urfave/cli", []string{"cmd/chantal"},
 			"what a command line looks like is the command's business only"},
+		{"github.com/vbauerster/mpb", []string{"cmd/chantal"},
+			"the core tells what happens, and the terminal decides how that looks"},
 		{"github.com/elazarl/goproxy", []string{"proxy/connect.go"},
 			"goproxy's defaults tunnel everything and sign with a published key: one file sets every field of it"},
 		{"cel.dev/cel-go", []string{"internal/filter"},
