@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -132,5 +133,39 @@ func TestTheIndexAnswersForItselfInLive(t *testing.T) {
 	s.request(http.MethodGet, "http://index.example.org/pypi/six/json", s.addr).is(t, "live", []byte(`{"vulnerabilities":[]}`))
 	if doc := s.legacy(t, s.direct("/pypi/pypi/six/json")); doc.Info.Version != "1.0" {
 		t.Errorf("at the mirror URL: %+v", doc)
+	}
+}
+
+// Inside an intercepted connection a ref holds for what is beside the pages,
+// too: that is where poetry asks.
+func TestWhatIsBesideAPageInsideAnInterceptedConnection(t *testing.T) {
+	s, ca := interceptingSite(t, "index.example.org", nil)
+	s.index(t, testenv.NewPyPI(s.now()), "1.0")
+	s.add("pypi", "pypi", "https://index.example.org/simple/")
+	s.direct("/pypi/simple/six/")
+	if _, err := s.names.Create(t.Context(), snapshot.Request{Name: "then"}, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	s.up.Publish("pypi", testenv.Files{"six/json": {Content: []byte(`{"info":{"version":"the index says"}}`), Type: "application/json"}})
+	ask := func(user, target string) got {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://index.example.org"+target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := transportThrough(t, user+s.addr, ca).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return got{status: resp.StatusCode, header: resp.Header, body: body, err: err, length: resp.ContentLength}
+	}
+	doc := s.legacy(t, ask("then:x@", "/pypi/six/1.0/json"))
+	if doc.Info.Version != "1.0" || len(doc.URLs) != 2 || !strings.HasPrefix(doc.URLs[0].URL, "https://index.example.org/files/") {
+		t.Errorf("%+v", doc)
+	}
+	ask("then:x@", "/pypi/six/2.0/json").wantProblem(t, "a release of later", 404)
+	if doc = s.legacy(t, ask("", "/pypi/six/json")); doc.Info.Version != "the index says" {
+		t.Errorf("live is not what the index says: %+v", doc)
 	}
 }
