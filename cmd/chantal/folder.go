@@ -175,6 +175,9 @@ const layoutBatch = 64
 
 // Layout hands over all files of what a ref holds, when all of them are there.
 func (l *local) Layout(ctx context.Context, q layoutRequest, progress func(string), put func([]layoutFile)) (report layoutReport, err error) {
+	if err := l.mirror.Settle(ctx); err != nil {
+		return report, err
+	}
 	repo, ref := cutRef(q.Ref)
 	names := q.Repos
 	switch {

@@ -221,8 +221,11 @@ func (t *Tree) look() error {
 // them already is an error, and so is a path that is none below the folder.
 func (t *Tree) Put(f File) error {
 	for i, place := range f.Places {
+		if f.Spare && t.taken(place) {
+			continue
+		}
 		if have, ok := t.files[place]; ok {
-			if have != f.SHA256 && !f.Spare {
+			if have != f.SHA256 {
 				return fmt.Errorf("%s: the state has two files of that path with different content, and a folder has room for one", place)
 			}
 			continue
@@ -238,6 +241,20 @@ func (t *Tree) Put(f File) error {
 		t.report.Bytes += f.Size
 	}
 	return nil
+}
+
+// taken reports whether there is no room for a file at a path: something is
+// there, or a file is in the place of a folder above.
+func (t *Tree) taken(place string) bool {
+	if _, ok := t.files[place]; ok || t.folders[place] {
+		return true
+	}
+	for dir := path.Dir(place); dir != "."; dir = path.Dir(dir) {
+		if _, ok := t.files[dir]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // put writes a file at one place; again says that it is at its first one.

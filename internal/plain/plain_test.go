@@ -291,10 +291,14 @@ func TestPathsThatLeadOutOfTheFolder(t *testing.T) {
 	if _, err := os.Lstat(b.www()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the folder is there: %v", err)
 	}
-	spare := b.file("B", "root")
-	spare.Spare = true
-	b.mustPublish(Hard, b.file("A", "root"), spare)
-	b.wantFolder(map[string]string{"root": "A"})
+	files := []File{b.file("A", "root"), b.file("A", "pool/a"), b.file("A", "x")}
+	for _, place := range []string{"root", "pool", "pool/a/b", "x/y", "extra"} {
+		spare := b.file("B", place)
+		spare.Spare = true
+		files = append(files, spare)
+	}
+	b.mustPublish(Hard, files...)
+	b.wantFolder(map[string]string{"root": "A", "pool/a": "A", "x": "A", "extra": "B"})
 }
 
 func TestADamagedFileIsNotCopied(t *testing.T) {
