@@ -139,7 +139,7 @@ func (s *server) tellCollection(r keep.Collected, err error) {
 	case err != nil:
 		s.log.Error("freeing what nothing needs", "error", err, "freed", r.BytesFreed)
 		return
-	case r.BlobsFreed > 0 || r.Forgotten > 0:
+	default:
 		s.log.Info("freed what nothing needs", "blobs", r.BlobsFreed, "bytes", r.BytesFreed, "evicted", r.BlobsEvicted,
 			"observations", r.Forgotten, "kept", r.BlobsKept)
 	}

@@ -93,6 +93,32 @@ func (s *Store) unlist(which func(sum) bool, really bool) (freed int64, err erro
 	return freed, nil
 }
 
+// EverStored returns those of some blobs that were stored once, or were set
+// aside, and not freed since. Of blobs that are not there it says which are
+// lost, in less memory than Lost takes.
+func (s *Store) EverStored(some []chantal.Digest) (were []chantal.Digest, err error) {
+	asked := make(map[sum]bool, len(some))
+	for _, d := range some {
+		if sum, ok := parseSum([]byte(d.Hex())); ok {
+			asked[sum] = s.WasDamaged(d)
+		}
+	}
+	s.inventory.mu.Lock()
+	_, err = s.copyInventory(filepath.Join(s.dir, inventoryName), func(d sum) bool {
+		if _, ok := asked[d]; ok {
+			asked[d] = true
+		}
+		return false
+	}, io.Discard)
+	s.inventory.mu.Unlock()
+	for d, was := range asked {
+		if was {
+			were = append(were, sumDigest(d))
+		}
+	}
+	return were, err
+}
+
 // copyInventory writes the inventory to w without those lines that which names,
 // and returns how many bytes these have.
 func (s *Store) copyInventory(path string, which func(sum) bool, w io.Writer) (without int64, err error) {

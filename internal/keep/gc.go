@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -94,10 +95,7 @@ func (k *Keeper) Collect(ctx context.Context, q CollectRequest) (Collected, erro
 	if err := k.Store.Sync(ctx); ctx.Err() != nil {
 		return done, err
 	}
-	m, err := k.newMarking(ctx, c, q)
-	if err != nil {
-		return done, err
-	}
+	m := k.newMarking(ctx, c, q)
 	forgot, err := k.Catalog.Forget(q.Since, !q.DryRun)
 	if full(err) {
 		m.progress("there is no room to write down that history is forgotten: it stays until the next time")
@@ -143,21 +141,20 @@ func full(err error) bool {
 type marking struct {
 	*Keeper
 	CollectRequest
-	ctx  context.Context
-	c    *cas.Collection
-	lost map[chantal.Digest]bool
+	ctx    context.Context
+	c      *cas.Collection
+	absent map[chantal.Digest]*UnknownError // indexes that are not there: what to say if one of them was
 
 	tree        [2]string           // line and tree of the last generation
 	generations map[int]cas.Mark    // of that tree, by number: how the artifacts of those that are done are marked
 	indexes     map[string]cas.Mark // by repository, path and digest: the same
 }
 
-func (k *Keeper) newMarking(ctx context.Context, c *cas.Collection, q CollectRequest) (*marking, error) {
-	lost, err := k.Store.Lost()
-	if err != nil {
-		return nil, err
+func (k *Keeper) newMarking(ctx context.Context, c *cas.Collection, q CollectRequest) *marking {
+	return &marking{
+		Keeper: k, CollectRequest: q, ctx: ctx, c: c,
+		absent: map[chantal.Digest]*UnknownError{}, generations: map[int]cas.Mark{}, indexes: map[string]cas.Mark{},
 	}
-	return &marking{Keeper: k, CollectRequest: q, ctx: ctx, c: c, lost: lost, generations: map[int]cas.Mark{}, indexes: map[string]cas.Mark{}}, nil
 }
 
 func (m *marking) progress(line string) {
@@ -176,6 +173,9 @@ func (m *marking) all() error {
 		}
 		return m.generation(g, by, ref)
 	})
+	if err == nil {
+		err = m.certain()
+	}
 	if err != nil || m.Kept == nil {
 		return err
 	}
@@ -212,7 +212,27 @@ func (m *marking) still(watch *catalog.Watch, remove func() error) error {
 				}
 			}
 		}
+		if err := m.certain(); err != nil {
+			return err
+		}
 	}
+}
+
+// certain returns an *UnknownError where one of the indexes that are not there
+// was stored once: artifacts may have been fetched that only it promises.
+func (m *marking) certain() error {
+	if len(m.absent) == 0 {
+		return nil
+	}
+	lost, err := m.Store.EverStored(slices.Collect(maps.Keys(m.absent)))
+	if err != nil {
+		return err
+	}
+	if len(lost) > 0 {
+		return m.absent[slices.Min(lost)]
+	}
+	clear(m.absent)
+	return nil
 }
 
 // generation marks a generation and what it promises. Metadata is never
@@ -299,9 +319,15 @@ func (m *marking) listed(line string, p chantal.Promise, artifacts cas.Mark, of 
 		}
 	})
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && m.wasStored(repo, p):
-		return &UnknownError{p.Path, of}
 	case errors.Is(err, fs.ErrNotExist):
+		for _, d := range p.Digests {
+			if d.Algo() != "sha256" {
+				d, _ = m.Store.Resolve(repo, d)
+			}
+			if d != "" {
+				m.absent[d] = &UnknownError{p.Path, of}
+			}
+		}
 	case err != nil && m.serious(err):
 		return fmt.Errorf("reading %s of %s: %w", p.Path, of, err)
 	}
@@ -309,17 +335,6 @@ func (m *marking) listed(line string, p chantal.Promise, artifacts cas.Mark, of 
 		m.indexes[key] |= artifacts
 	}
 	return nil
-}
-
-// wasStored reports whether an index that is not there has been.
-func (m *marking) wasStored(repo string, p chantal.Promise) bool {
-	return slices.ContainsFunc(p.Digests, func(d chantal.Digest) bool {
-		if d.Algo() != "sha256" {
-			d, _ = m.Store.Resolve(repo, d)
-		}
-		_, was := m.lost[d]
-		return was
-	})
 }
 
 // serious reports whether an error is about the disk or the end of the work, and
