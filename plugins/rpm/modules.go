@@ -212,8 +212,12 @@ func (r *blockReader) line(at, end int) (next int, err error) {
 			return 0, errFlow
 		}
 	case "data/artifacts/rpms":
-		if v := bytes.TrimLeft(value, " "); len(v) > 0 && v[0] == '[' {
-			return r.flowItems(end - (len(r.raw[at:end]) - bytes.IndexByte(r.raw[at:end], '[')))
+		switch v := comment(value); {
+		case v == "", v == "~", v == "null":
+		case v[0] == '[':
+			return r.flowItems(at + bytes.IndexByte(r.raw[at:end], '['))
+		default:
+			return 0, errFlow
 		}
 	case "document", "data/name", "data/module", "data/stream", "data/version", "data/context", "data/arch",
 		"data/modified", "data/obsoleted_by/module", "data/obsoleted_by/stream":

@@ -170,7 +170,7 @@ func TestDocuments(t *testing.T) {
 	if failed == nil || !strings.Contains(failed.Error(), "document 5") {
 		t.Errorf("a document in flow style gives %v", failed)
 	}
-	for _, text := range []string{"---\nfoo: bar\n", "---\n{document: modulemd}\n", "---\ndocument: &x modulemd\n", "document: modulemd\ndata:\n  artifacts:\n    rpms: [a\n"} {
+	for _, text := range []string{"---\nfoo: bar\n", "---\n{document: modulemd}\n", "---\ndocument: &x modulemd\n", "document: modulemd\ndata:\n  artifacts:\n    rpms: *same\n", "document: modulemd\ndata:\n  artifacts:\n    rpms: [a\n"} {
 		for _, err := range documents(strings.NewReader(text)) {
 			if err == nil {
 				t.Errorf("no error for %q", text)
