@@ -82,20 +82,21 @@ func (m *Mirror) Publish(ctx context.Context, q Publishing, progress func(string
 	return run.made, nil
 }
 
+// linesMax is how many trees people are told of one by one.
+const linesMax = 20
+
 // publishing is one Publish.
 type publishing struct {
 	Publishing
 	repo       *Repo
 	ctx        context.Context
-	lost       func() (map[chantal.Digest]bool, error) // stored once, and not any longer
-	has        map[string]bool                         // trees that were published
+	has        map[string]bool // trees that were published
 	seen, kept atomic.Int64
 	made       Published
 }
 
 // check finds out whether the format can do it.
 func (p *publishing) check() error {
-	p.lost = sync.OnceValues(p.repo.m.Store.Lost)
 	_, resigns := p.repo.Format.(chantal.Resigner)
 	_, publishes := p.repo.Format.(chantal.Publisher)
 	p.Resign = p.Resign && resigns && len(p.Sources) == 1
@@ -150,7 +151,7 @@ func (p *publishing) tree(name string, progress func(string)) error {
 		}
 		return nil
 	}
-	if len(p.has) < 20 {
+	if len(p.has) < linesMax { // a Python index has a tree for each project
 		progress("publishing " + p.repo.Name + " " + name)
 	}
 	roots, err := p.roots(name, states)

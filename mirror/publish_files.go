@@ -13,6 +13,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -28,8 +29,8 @@ import (
 type publishedFrom struct {
 	*contents
 	ctx    context.Context
-	lost   func() (map[chantal.Digest]bool, error)
-	bodies map[string][]byte // of the roots
+	lost   func() (map[chantal.Digest]bool, error) // indexes that were stored once, of those that are not
+	bodies map[string][]byte                       // of the roots
 }
 
 func (p *publishing) contents(s state) (*publishedFrom, error) {
@@ -37,7 +38,8 @@ func (p *publishing) contents(s state) (*publishedFrom, error) {
 	if err != nil {
 		return nil, err
 	}
-	from := &publishedFrom{c, p.ctx, p.lost, map[string][]byte{}}
+	from := &publishedFrom{contents: c, ctx: p.ctx, bodies: map[string][]byte{}}
+	from.lost = sync.OnceValues(from.findLost)
 	for _, root := range s.gen.Roots {
 		body, err := p.repo.rootBody(&root)
 		if err != nil {
@@ -50,6 +52,18 @@ func (p *publishing) contents(s state) (*publishedFrom, error) {
 		from.bodies[root.Path] = body
 	}
 	return from, nil
+}
+
+func (f *publishedFrom) findLost() (map[chantal.Digest]bool, error) {
+	var missing []chantal.Digest
+	for _, p := range f.Listed() {
+		if d := p.SHA256(); d != "" && p.Kind == chantal.Meta {
+			if _, err := f.repo.m.Store.Find("", d); errors.Is(err, fs.ErrNotExist) {
+				missing = append(missing, d)
+			}
+		}
+	}
+	return f.repo.m.Store.OnceStored(missing)
 }
 
 func (f *publishedFrom) Root(path string) []byte { return f.bodies[path] }
@@ -65,7 +79,7 @@ func (f *publishedFrom) Open(index chantal.Promise) (io.ReadCloser, error) {
 	if failed != nil {
 		return nil, failed
 	}
-	if _, was := lost[index.SHA256()]; !was && !f.repo.m.Store.WasDamaged(index.SHA256()) {
+	if !lost[index.SHA256()] && !f.repo.m.Store.WasDamaged(index.SHA256()) {
 		return nil, err
 	}
 	if err := f.repo.ensure(f.ctx, index); err != nil {

@@ -85,28 +85,45 @@ func (v *signedView) Open(ctx context.Context, path string) (*chantal.File, erro
 func (v *signedView) main(ctx context.Context, t chantal.Tree) (*chantal.File, []byte, error) {
 	var none error
 	for _, p := range t.Roots {
-		f, err := v.base.Open(ctx, p)
-		if errors.Is(err, fs.ErrNotExist) {
-			if none == nil {
-				none = err
-			}
-			continue
+		f, body, err := v.read(ctx, p)
+		if damaged := (*damagedRoot)(nil); errors.As(err, &damaged) {
+			v.m.setAside(damaged.digest)
+			f, body, err = v.read(ctx, p) // fetched anew, or it says why not
 		}
-		if err != nil {
-			return nil, nil, err
+		if !errors.Is(err, fs.ErrNotExist) {
+			return f, body, err
 		}
-		defer f.Close()
-		body := make([]byte, f.Size)
-		if _, err := io.ReadFull(f.Content, body); err != nil {
-			return nil, nil, err
+		if none == nil {
+			none = err
 		}
-		if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != f.Digest.Hex() {
-			v.m.setAside(f.Digest)
-			return nil, nil, damagedError(p)
-		}
-		return f, body, nil
 	}
 	return nil, nil, none
+}
+
+// damagedRoot says that a root is not what its name says: it must not get a
+// signature for that.
+type damagedRoot struct {
+	path   string
+	digest chantal.Digest
+}
+
+func (e *damagedRoot) Error() string { return damagedError(e.path).Error() }
+
+// read reads a root, whose file it closes.
+func (v *signedView) read(ctx context.Context, path string) (*chantal.File, []byte, error) {
+	f, err := v.base.Open(ctx, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	body := make([]byte, f.Size)
+	if _, err := io.ReadFull(f.Content, body); err != nil {
+		return nil, nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != f.Digest.Hex() {
+		return nil, nil, &damagedRoot{path, f.Digest}
+	}
+	return f, body, nil
 }
 
 // signing is a root signed anew, with what belongs to it.

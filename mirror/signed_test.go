@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -179,6 +180,15 @@ func TestASignedViewShowsItsBase(t *testing.T) {
 	early, _ := mustGet(t, r.Signed(r.At(r.Name, w.clock.now(), false), Place{}, signer), inRelease)
 	w.clock.advance(time.Hour)
 	wantGet(t, r.Signed(r.At(r.Name, w.clock.now(), false), Place{}, signer), inRelease, early)
+	// What the disk has changed is not signed, but fetched anew.
+	root := s.content(inRelease)
+	changed := bytes.Replace(root, []byte("Label: Example"), []byte("Label: Exbmple"), 1)
+	if err := errors.Join(os.Chmod(w.blobFile(root), 0o644), os.WriteFile(w.blobFile(root), changed, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(time.Hour) // no copy in memory is left
+	wantSigned(t, r.Signed(r.At(r.Name, w.clock.now(), false), Place{Ref: "y"}, signer))
+	wantGet(t, r.At(r.Name, w.clock.now(), false), inRelease, root)
 	failing := r.Signed(r.Live(Client{}), Place{Ref: "x"}, func() (chantal.Signer, error) { return nil, errors.New("no key") })
 	if _, _, err := get(t, failing, inRelease); err == nil || !strings.Contains(err.Error(), "no key") {
 		t.Error(err)

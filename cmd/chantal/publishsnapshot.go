@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -122,6 +121,10 @@ func (l *local) PublishSnapshot(ctx context.Context, r publishRequest, progress 
 	if err != nil {
 		return snapshotReport{}, err
 	}
+	now, err := l.catalog.Clock() // which never goes back, as dates at one URL must not
+	if err != nil {
+		return snapshotReport{}, err
+	}
 	defer l.store.Hold()()
 	var seen, kept int
 	q.Make = func(ctx context.Context, sources []catalog.Frozen) ([]chantal.Generation, error) {
@@ -131,7 +134,7 @@ func (l *local) PublishSnapshot(ctx context.Context, r publishRequest, progress 
 		}
 		made, err := l.mirror.Publish(ctx, mirror.Publishing{
 			Sources: sources, Keep: keeps(repo), All: r.All, Resign: r.Resign && r.Filter == "",
-			Signer: signer, Date: mirror.SigningDate(time.Now()),
+			Signer: signer, Date: mirror.SigningDate(now),
 		}, progress)
 		const few = 10 // lines about single trees
 		for i, tree := range made.Left {

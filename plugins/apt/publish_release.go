@@ -2,7 +2,6 @@ package apt
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -196,7 +195,7 @@ func (f *Format) Resign(t chantal.Tree, roots map[string][]byte, date time.Time,
 		return nil, fmt.Errorf("%s: %w", t.Name, err)
 	}
 	if rel.weak() {
-		return nil, errors.New("its Release lists no SHA-256 or SHA-512: a signature would say nothing of the files")
+		return nil, &chantal.RefusedError{What: "signing " + t.Name + " anew", Why: "its Release lists no SHA-256 or SHA-512, so that a signature would say nothing of the files"}
 	}
 	var b bytes.Buffer
 	dated := false
