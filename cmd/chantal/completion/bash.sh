@@ -19,13 +19,15 @@ _chantal() {
 		?*) COMPREPLY+=("$candidate") ;;
 		esac
 	done < <("${words[0]}" __complete -- "${words[@]:1}" 2>/dev/null)
-	# What bash takes for an earlier word is there already.
+	# What bash takes for an earlier word is there already. A word begins behind
+	# "=" and ":", and with "@".
 	local break begin
-	for break in @ : =; do
+	for break in = : @; do
 		if [[ $COMP_WORDBREAKS == *"$break"* && $current == *"$break"* ]]; then
-			begin=${current%"${current##*"$break"}"}
+			begin=${current%"$break"*}
+			[[ $break == @ ]] || begin+=$break
 			COMPREPLY=("${COMPREPLY[@]#"$begin"}")
-			current=${current##*"$break"}
+			current=${current#"$begin"}
 		fi
 	done
 }
