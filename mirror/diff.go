@@ -254,8 +254,12 @@ func (d *differ) pairs(a, b []*contents) (pairs []*indexPair) {
 	known := map[[2]string]*indexPair{}
 	for side, trees := range [][]*contents{a, b} {
 		for _, c := range trees {
+			lists := listsPackages(c)
 			for _, i := range c.listed.indexes {
 				form := c.listed.all[i]
+				if !lists(form.Path) {
+					continue
+				}
 				key := [2]string{c.state.Tree, indexName(c.repo.Format, form.Path)}
 				if known[key] == nil {
 					known[key] = &indexPair{tree: key[0], name: key[1]}
@@ -275,6 +279,27 @@ func (d *differ) pairs(a, b []*contents) (pairs []*indexPair) {
 		}
 		return false
 	})
+}
+
+// listsPackages returns what tells which indexes of a tree list packages. Some
+// list other files, differences between indexes for example, which nobody
+// misses.
+func listsPackages(c *contents) func(path string) bool {
+	selector, ok := c.repo.Format.(chantal.Selector)
+	if !ok || len(c.listed.indexes) == 0 {
+		return func(string) bool { return true }
+	}
+	groups, err := selector.Indexes(&chantal.Selection{Sources: true, Udebs: true}, c)
+	if err != nil { // it has none of them
+		return func(string) bool { return false }
+	}
+	lists := map[string]bool{}
+	for _, group := range groups {
+		for _, p := range group {
+			lists[p.Path] = true
+		}
+	}
+	return func(path string) bool { return lists[path] }
 }
 
 // indexName is what an index is called in every generation and compression.

@@ -256,3 +256,25 @@ func TestADiffTakesMemoryForWhatDiffers(t *testing.T) {
 		t.Errorf("%d changes, want %d", n, few)
 	}
 }
+
+func TestIndexesThatListNoPackagesAreNotMissed(t *testing.T) {
+	w := newWorld(t)
+	s := newSuite(t)
+	s.add(testenv.Package{Name: "hello", Version: "1"})
+	publish := func(history string) {
+		s.Index = map[string][]byte{"main/binary-amd64/Packages.diff/Index": []byte(history)}
+		s.publish(w.up, baseA)
+		w.due()
+	}
+	publish("SHA256-History:\n")
+	r := w.debian(baseA)
+	live := r.Live(Client{})
+	mustGet(t, live, inRelease)
+	mustGet(t, live, packagesXZ)
+	w.clock.advance(time.Second)
+	then := Side{Repo: r, At: w.clock.now()}
+	s.add(testenv.Package{Name: "hello", Version: "2"})
+	publish("SHA256-History:\n " + strings.Repeat("0", 64) + " 1 2026-11-23\n")
+	mustGet(t, live, inRelease)
+	w.wantDiff(then, Side{Repo: r}, "dists/bookworm hello all upgrade 1→2")
+}
