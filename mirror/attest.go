@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"sync"
+	"time"
 
 	"chantal"
 )
@@ -78,8 +79,15 @@ func (a *attestations) end(done chan struct{}) {
 	close(done)
 }
 
-// settle returns when those that are running now have ended.
+// attestPatience is how long a snapshot waits for them: an upstream that is down
+// does not hold it up, and what comes later is in the next one.
+const attestPatience = 10 * time.Second
+
+// settle returns when those that are running now have ended, or attestPatience
+// has. The error is that of ctx.
 func (a *attestations) settle(ctx context.Context) error {
+	enough := time.NewTimer(attestPatience)
+	defer enough.Stop()
 	a.mu.Lock()
 	var running []chan struct{}
 	for done := range a.running {
@@ -89,6 +97,8 @@ func (a *attestations) settle(ctx context.Context) error {
 	for _, done := range running {
 		select {
 		case <-done:
+		case <-enough.C:
+			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
