@@ -282,7 +282,7 @@ func starting(list []candidate, word, prefix string) (fit []candidate) {
 }
 
 // patience is how long somebody who has pressed a key is kept waiting.
-const patience = 2 * time.Second
+const patience = 5 * time.Second
 
 // repos are the names of repositories: those that are known, else those of the
 // configuration; of a client's own type where there is one.
