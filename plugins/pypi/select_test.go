@@ -79,18 +79,11 @@ func TestVersionsAreThoseThatPipWouldTake(t *testing.T) {
 		{[]string{"flask==2.*"}, nil, false, many, "2.0 2.3.1 2.0+cu118"},
 		{[]string{"flask===weird"}, nil, false, many, "weird"},
 		{[]string{"flask[async, dotenv]==2.0 ; python_version > '3'", "flask (<1.0.post1)"}, nil, false, many, "1.0 2.0 2.0+cu118"},
-		{[]string{"flask"}, []string{"flask<2", "flask==2.0+*"}, false, many, ""},
 		{[]string{"flask"}, []string{"flask<2", "other"}, false, many, "2.0 2.3.1 weird 1!0.1 2.0+cu118"},
 		{[]string{"flask"}, []string{"f*"}, false, many, ""},
 		{[]string{"other"}, nil, true, many, ""},
 	} {
 		sel := chantal.Selection{Projects: test.projects, Exclude: test.exclude, Prereleases: test.prereleases, Wheels: true}
-		if slices.Contains(test.exclude, "flask==2.0+*") {
-			if _, err := (Format{}).Trees(&sel, nil); err == nil {
-				t.Errorf("%q is a specifier", test.exclude)
-			}
-			continue
-		}
 		if diff := cmp.Diff(wheels(strings.Fields(test.want)...), held(t, sel, test.page), cmp.Transformer("list", func(l []string) string { return strings.Join(l, " ") })); diff != "" {
 			t.Errorf("%q without %q, pre-releases: %t (-want +got):\n%s", test.projects, test.exclude, test.prereleases, diff)
 		}
@@ -200,15 +193,10 @@ func TestProjectsAreNamedOrFoundInTheList(t *testing.T) {
 }
 
 func TestWhatIsNoRequirementIsAnError(t *testing.T) {
-	for _, line := range []string{"", ">=1", "six>=", "six=1", "six==1.*.2", "six>=1.*", "six~=1", "six==a.b", "six>1+local", "six>=1 <2", "a/b", "six;", "-x", "six[", "six==1.0rc1.*"} {
+	for _, line := range []string{"", ">=1", "six>=", "six=1", "six==1.*.2", "six>=1.*", "six~=1", "six==a.b", "six==2.0+*", "six>1+local",
+		"six>=1 <2", "a/b", "-x", "six[", "six==1.0rc1.*"} {
 		sel := chantal.Selection{Projects: []string{"fine", line}}
 		_, err := Format{}.Trees(&sel, nil)
-		if line == "six;" {
-			if err != nil {
-				t.Errorf("%q: %v", line, err)
-			}
-			continue
-		}
 		if err == nil {
 			t.Errorf("%q is taken for a requirement", line)
 		}
