@@ -8,7 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
+	"strings"
 	"time"
 
 	"chantal/internal/testenv"
@@ -96,16 +96,43 @@ func run(ctx context.Context, step string, args ...string) (mirroring, error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	m := mirroring{step: step}
 	began := time.Now()
-	if err := cmd.Run(); err != nil {
-		text, _ := io.ReadAll(io.LimitReader(&out, 2000))
-		return mirroring{}, fmt.Errorf("%s: %w: %s", args[0], err, text)
+	if err := cmd.Start(); err != nil {
+		return m, err
 	}
-	used := cmd.ProcessState
-	return mirroring{
-		step: step, took: time.Since(began), cpu: used.UserTime() + used.SystemTime(),
-		memory: used.SysUsage().(*syscall.Rusage).Maxrss << 10,
-	}, nil
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			m.took, m.cpu = time.Since(began), cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime()
+			if err != nil {
+				text, _ := io.ReadAll(io.LimitReader(&out, 2000))
+				return m, fmt.Errorf("%s: %w: %s", args[0], err, text)
+			}
+			return m, nil
+		case <-time.After(5 * time.Millisecond):
+			// What the kernel says at the end counts what this process had
+			// before the other one began.
+			m.memory = max(m.memory, peakMemory(cmd.Process.Pid))
+		}
+	}
+}
+
+// peakMemory returns the most memory that a process has had so far, in bytes
+// (VmHWM of proc(5)); 0 where it has ended.
+func peakMemory(pid int) int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	var kilobytes int64
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	if _, err := fmt.Sscan(rest, &kilobytes); err != nil {
+		return 0
+	}
+	return kilobytes << 10
 }
 
 func syncs(ctx context.Context, binary, dir, upstream string) ([]mirroring, error) {

@@ -3,7 +3,12 @@ package fetch
 import (
 	"context"
 	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,4 +140,30 @@ func TestADownloadIsFasterWhenTheLimitEnds(t *testing.T) {
 			t.Errorf("took %s: 10 s at 1000 bytes a second, and the rest at once", took)
 		}
 	})
+}
+
+func TestConnectionsAreUsedAgain(t *testing.T) {
+	var connections atomic.Int32
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "body") }))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	src := Limit(8, 2)(newClient(t, Options{PerHost: 2}))
+	var wg sync.WaitGroup
+	for range 40 {
+		wg.Go(func() {
+			if _, body, err := get(t, src, &Request{URL: srv.URL}); err != nil || body != "body" {
+				t.Errorf("got %q, %v", body, err)
+			}
+		})
+	}
+	wg.Wait()
+	// A connection is free again a moment after its body has been read.
+	if n := connections.Load(); n > 20 {
+		t.Errorf("%d connections for 40 requests, two at a time", n)
+	}
 }
