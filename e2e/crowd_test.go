@@ -21,25 +21,27 @@ import (
 	"chantal/internal/testenv"
 )
 
-// peak returns the most memory that a process ever had resident, in MiB
-// (VmHWM of proc(5)).
+// peak returns the most memory that a process ever had resident, in MiB.
 func (p *process) peak(t *testing.T) int {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	n, err := peakMemory(p.cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kib, err := strconv.Atoi(strings.Fields(rest)[0])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kib >> 10
-		}
+	return int(n >> 20)
+}
+
+// peakMemory returns the most memory that a process has had so far, in bytes
+// (VmHWM of proc(5)).
+func peakMemory(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
 	}
-	t.Fatal("no VmHWM")
-	return 0
+	var kilobytes int64
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	_, err = fmt.Sscan(rest, &kilobytes)
+	return kilobytes << 10, err
 }
 
 // files returns how many files a process has open.

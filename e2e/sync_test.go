@@ -117,19 +117,6 @@ func (m *fullMirror) sync(t *testing.T) (result synced, asked []string) {
 	return result, asked
 }
 
-// peakMemory returns the most memory that a process has had so far, in bytes
-// (VmHWM of proc(5)).
-func peakMemory(pid int) (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	var kilobytes int64
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	_, err = fmt.Sscan(rest, &kilobytes)
-	return kilobytes << 10, err
-}
-
 // packagesIn returns those of paths that are packages, each once.
 func packagesIn(paths []string) []string {
 	paths = slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return !strings.HasPrefix(p, "pool/") })

@@ -107,8 +107,8 @@ func TestSyncGivesUpATreeThatChangesAllTheTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n != restarts || report.Failed == 0 {
-		t.Errorf("%d states, want %d; got %+v", n, restarts, report)
+	if n != passes || report.Failed == 0 {
+		t.Errorf("%d states, want %d; got %+v", n, passes, report)
 	}
 	if last := report.Failures[0]; last.Path != "" || !strings.Contains(last.Reason, "changed") {
 		t.Errorf("got %+v", last)
@@ -164,6 +164,64 @@ func TestSyncListsWhatCannotBeHad(t *testing.T) {
 	if diff := cmp.Diff(want, slices.Compact(got)); diff != "" {
 		t.Errorf("the next sync asked for (-want +got):\n%s", diff)
 	}
+}
+
+// What a client makes the head while a sync is under way is complete at its
+// end, too.
+func TestASyncEndsWithTheHead(t *testing.T) {
+	w, s, _ := poolOf(t, 20)
+	live := w.m.Repo("debian").Live(Client{NoCache: true})
+	w.up.fail(silent, "pool/", -1)
+	asked := make(chan struct{})
+	seen := make(chan error, 1)
+	go func() {
+		<-asked
+		s.add(testenv.Package{Name: "new", Version: "2", Size: 3000})
+		s.publish(w.up, baseA)
+		w.clock.advance(2 * time.Minute)
+		_, _, err := get(t, live, inRelease)
+		w.up.heal()
+		seen <- err
+	}()
+	first := sync.OnceFunc(func() { close(asked) })
+	report, err := w.sync(SyncRequest{Repo: "debian", Selection: amd64}, func(e SyncEvent) {
+		if e.Kind == SyncFile && strings.HasPrefix(e.Path, "pool/") {
+			first()
+		}
+	})
+	if err := errors.Join(err, <-seen); err != nil || report.Failed != 0 {
+		t.Fatalf("got %v, %+v", err, report)
+	}
+	w.holds(s, packagesXZ, s.PoolPath(testenv.Package{Name: "new", Version: "2"}))
+}
+
+// A dry run that has to go once more over an index stays one.
+func TestADryRunFetchesNoArtifactWhateverFails(t *testing.T) {
+	w, _, _ := poolOf(t, 3)
+	w.up.fail(corrupt, packagesXZ, 1)
+	w.up.fail(corrupt, packagesGZ, 1)
+	w.up.fail(corrupt, strings.TrimSuffix(packagesGZ, ".gz"), 1)
+	report, err := w.sync(SyncRequest{Repo: "debian", Selection: amd64, DryRun: true}, nil)
+	if err != nil || report.Failed != 0 || report.Lacking != 3 {
+		t.Errorf("got %v, %+v", err, report)
+	}
+	if n := len(w.up.requests("pool/")); n != 0 {
+		t.Errorf("%d artifacts were asked for", n)
+	}
+}
+
+// What does not fit onto the disk at the very end is no complete mirror.
+func TestSyncSaysWhenTheLastFileIsNotKept(t *testing.T) {
+	w, _, paths := poolOf(t, 3)
+	w.up.then(paths[2], func() {
+		w.faults.Set(disktest.Fault{Kinds: []disk.Kind{disk.Create, disk.Write}, Path: "/blobs/", Err: syscall.ENOSPC})
+	})
+	report, err := w.sync(SyncRequest{Repo: "debian", Selection: amd64}, nil)
+	var full *chantal.DiskError
+	if !errors.As(err, &full) {
+		t.Errorf("got %v, %+v, want a full disk", err, report)
+	}
+	w.faults.Set()
 }
 
 func TestSyncEndsSoonWhenUpstreamGoesDown(t *testing.T) {

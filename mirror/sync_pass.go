@@ -183,25 +183,16 @@ func (p *pass) index(ctx context.Context, group []chantal.Promise, needed bool) 
 
 // artifacts fetches what keep accepts of what the root and its indexes promise.
 func (p *pass) artifacts(ctx context.Context, c *contents, indexes []chantal.Promise, keep func(*chantal.Promise) bool) error {
-	if !p.again {
-		if err := p.count(ctx, c, indexes, keep); err != nil || p.req.DryRun {
+	if p.plan.Kind == "" {
+		if err := p.count(ctx, c, indexes, keep); err != nil {
 			return err
 		}
 	}
+	if p.req.DryRun {
+		return nil
+	}
 	var jobs sync.WaitGroup
-	defer jobs.Wait()
-	for promise, err := range selected(c, indexes, keep) {
-		if err != nil {
-			return err
-		}
-		has, err := p.has(&promise)
-		if has {
-			continue
-		}
-		if err != nil {
-			p.lose(ctx, p.failure(&promise, err), err)
-			continue
-		}
+	err := p.lacking(c, indexes, keep, func(promise *chantal.Promise) error {
 		if err := p.m.Store.Health(); err != nil {
 			return err
 		}
@@ -210,20 +201,43 @@ func (p *pass) artifacts(ctx context.Context, c *contents, indexes []chantal.Pro
 		}
 		jobs.Go(func() {
 			defer func() { <-p.slots }()
-			err := p.get(ctx, &promise)
-			switch {
+			switch err := p.get(ctx, promise); {
 			case err == nil:
 				p.mu.Lock()
 				p.silent = 0
 				p.mu.Unlock()
-			case unstorable(err):
-				p.stop(err)
 			case ctx.Err() == nil:
-				p.lose(ctx, p.failure(&promise, err), err)
+				p.lose(ctx, p.failure(promise, err), err)
 			}
 		})
+		return nil
+	})
+	jobs.Wait()
+	if err == nil {
+		err = context.Cause(ctx)
 	}
-	return context.Cause(ctx)
+	return err
+}
+
+// lacking calls get for each file that is selected and not stored, and ends
+// with its first error.
+func (p *pass) lacking(c *contents, indexes []chantal.Promise, keep func(*chantal.Promise) bool, get func(*chantal.Promise) error) error {
+	for promise, err := range selected(c, indexes, keep) {
+		if err != nil {
+			return err
+		}
+		has, err := p.has(&promise)
+		switch {
+		case has:
+		case err != nil:
+			p.lose(p.m.ctx, p.failure(&promise, err), err)
+		default:
+			if err := get(&promise); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // count tells what the selection comes to, before the first file is fetched.
@@ -321,7 +335,8 @@ func (p *pass) failure(promise *chantal.Promise, err error) SyncFailure {
 }
 
 // lose notes a failure of this pass because of err. It ends the pass when
-// upstream has another state by now, or cannot be had any more.
+// upstream has another state by now, or cannot be had any more, or the disk
+// takes nothing.
 func (p *pass) lose(ctx context.Context, f SyncFailure, err error) {
 	f.Tree = p.live.Name
 	p.mu.Lock()
@@ -337,6 +352,8 @@ func (p *pass) lose(ctx context.Context, f SyncFailure, err error) {
 	p.down = p.down || down
 	p.mu.Unlock()
 	switch {
+	case unstorable(err):
+		p.stop(err)
 	case down:
 		p.stop(errDown)
 	case atOdds(err):

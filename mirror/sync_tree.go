@@ -8,9 +8,9 @@ import (
 	"chantal"
 )
 
-// restarts is how often a sync begins a tree anew because upstream has changed
-// it meanwhile.
-const restarts = 5
+// passes is how often a sync goes over a tree: because upstream has changed it
+// meanwhile, or once more over what failed.
+const passes = 6
 
 // renew asks upstream for the tree's newest state, whether that is due or not,
 // and returns the head. The error says why it may not be the newest; the head
@@ -47,7 +47,7 @@ func (s *syncing) tree(ctx context.Context, selector chantal.Selector, t chantal
 	}
 	live := s.repo.tree(t.Tree)
 	var p *pass
-	for start, again := 1, false; ; {
+	for left := passes; ; left-- {
 		head, stale := s.head(ctx, selector, live, t.Serial)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -59,23 +59,17 @@ func (s *syncing) tree(ctx context.Context, selector chantal.Selector, t chantal
 			s.fail(SyncFailure{Tree: t.Name, Path: t.Roots[0], Reason: stale.Error()})
 			return nil
 		}
-		if p != nil && p.generation.Generation != head.Generation {
-			start, again = start+1, false
-		}
-		if !again {
-			s.tell(SyncEvent{Kind: SyncTree, Tree: t.Name})
-		}
-		was := p
-		p = &pass{syncing: s, live: live, selector: selector, generation: head, again: again}
-		if was != nil && again {
-			p.plan = was.plan
-		}
+		p = s.pass(p, live, selector, head)
 		if err := p.run(ctx); err != nil {
 			return err
 		}
 		whole := p.failed == 0 && !p.moved && !p.down
-		if !whole && (p.moved && start < restarts || !again && !p.moved && !p.down) {
-			again = true
+		now, err := live.peek()
+		if err != nil {
+			return err
+		}
+		newer := p.moved || now.Generation != head.Generation
+		if left > 1 && !p.down && (newer || !whole && !p.again) {
 			continue
 		}
 		if whole && stale == nil {
@@ -87,6 +81,17 @@ func (s *syncing) tree(ctx context.Context, selector chantal.Selector, t chantal
 		p.report(stale)
 		return nil
 	}
+}
+
+// pass returns the pass that comes after was, over the generation head.
+func (s *syncing) pass(was *pass, live *tree, selector chantal.Selector, head state) *pass {
+	p := &pass{syncing: s, live: live, selector: selector, generation: head}
+	if was != nil && !was.moved && was.generation.Generation == head.Generation {
+		p.again, p.plan = true, was.plan
+	} else {
+		s.tell(SyncEvent{Kind: SyncTree, Tree: live.Name})
+	}
+	return p
 }
 
 // head returns the newest generation of a tree. Where a list of trees says that
@@ -160,7 +165,7 @@ func (p *pass) report(stale error) {
 	}
 	switch {
 	case p.moved:
-		p.fail(SyncFailure{Tree: name, Reason: fmt.Sprintf("upstream changed it %d times while it was being fetched", restarts)})
+		p.fail(SyncFailure{Tree: name, Reason: fmt.Sprintf("upstream changed it all the time, also when it was begun for the %dth time", passes)})
 	case p.down:
 		p.fail(SyncFailure{Tree: name, Reason: "upstream cannot be had any more; what the tree still lacks is left to the next sync"})
 	}
