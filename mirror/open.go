@@ -227,7 +227,7 @@ func (r *Repo) openPromised(ctx context.Context, hit found, class chantal.Class)
 		r.m.wants.add(r.Name, hit.tree, wantName(r.Format, p.Path), r.m.Now())
 	}
 	f, err := r.openStored(&p)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || lost(err) { // lost: it was freed between two looks
 		f, err = r.openFetched(ctx, p, hit)
 	}
 	if err != nil {

@@ -175,6 +175,7 @@ const layoutBatch = 64
 
 // Layout hands over all files of what a ref holds, when all of them are there.
 func (l *local) Layout(ctx context.Context, q layoutRequest, progress func(string), put func([]layoutFile)) (report layoutReport, err error) {
+	defer l.store.Hold()() // what is found to be there has to be until it is handed over
 	if err := l.mirror.Settle(ctx); err != nil {
 		return report, err
 	}

@@ -578,3 +578,30 @@ func TestStatsCountWhatIsShared(t *testing.T) {
 		t.Errorf("of one repository it is %+v", got)
 	}
 }
+
+// A file that nothing promises is evicted like an artifact, and verify does not
+// miss it, unless a snapshot holds it.
+func TestALoneFileMayBeEvicted(t *testing.T) {
+	w, _ := collecting(t)
+	observe := func(path, content string) {
+		t.Helper()
+		p := w.put(path, chantal.Opaque, content)
+		if err := w.catalog.PutRepo(catalog.Repo{Name: "r", Type: "generic"}); err != nil {
+			t.Fatal(err)
+		}
+		g := chantal.Generation{Repo: "r", Tree: path, Roots: []chantal.RootFile{{Path: path, Digest: p.SHA256(), Size: p.Size}}}
+		if _, err := w.catalog.Observe(g, chantal.Observation{}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	observe("frozen.iso", "frozen")
+	w.freeze("s", false, nil, "r")
+	observe("live.iso", "only live")
+	done := w.collect(CollectRequest{Since: time.Now().Add(-time.Hour), Limit: 5})
+	if d := cmp.Diff([]string{"frozen"}, w.has("frozen", "only live")); d != "" || done.BlobsEvicted != 1 || done.OverLimit != 1 {
+		t.Errorf("%+v; there is (-want +got)\n%s", done, d)
+	}
+	if r := w.verify(false); !r.OK {
+		t.Errorf("verify finds %+v", r)
+	}
+}
