@@ -87,28 +87,27 @@ func (c *Catalog) Pins() (map[string][]time.Time, error) {
 // or with really unset tells only what that would be. Snapshots and what was in
 // force at since or later are what they were; an instant before is unknown
 // where something is missing (ForgottenError). Nobody commits while the records
-// of a repository are rewritten.
+// of a repository are rewritten, which they are only where something goes.
 func (c *Catalog) Forget(since time.Time, really bool) (all Forgotten, err error) {
 	repos, err := c.Repos()
 	if err != nil {
 		return all, err
 	}
 	for _, r := range repos {
-		err := c.change(func() error {
-			pins, err := c.Pins()
-			if err != nil {
+		// Mostly there is nothing, and nobody has to wait for that.
+		o, err := c.oblivion(r.Name, since)
+		if err == nil && o.done.Observations > 0 {
+			err = c.change(func() error {
+				if o, err = c.oblivion(r.Name, since); err != nil || o.done.Observations == 0 {
+					return err
+				}
+				err = o.forget(really)
+				all.Observations += o.done.Observations
+				all.Generations += o.done.Generations
+				all.Bytes += o.done.Bytes
 				return err
-			}
-			o := oblivion{c: c, repo: r.Name, log: repoLog(r.Name), really: really}
-			if err := o.choose(since, pins[r.Name]); err != nil || o.done.Observations == 0 {
-				return err
-			}
-			err = o.forget()
-			all.Observations += o.done.Observations
-			all.Generations += o.done.Generations
-			all.Bytes += o.done.Bytes
-			return err
-		})
+			})
+		}
 		if err != nil {
 			return all, fmt.Errorf("forgetting history of %s: %w", r.Name, err)
 		}
@@ -116,12 +115,21 @@ func (c *Catalog) Forget(since time.Time, really bool) (all Forgotten, err error
 	return all, nil
 }
 
+// oblivion returns what there is to forget of a repository.
+func (c *Catalog) oblivion(repo string, since time.Time) (*oblivion, error) {
+	pins, err := c.Pins()
+	if err != nil {
+		return nil, err
+	}
+	o := &oblivion{c: c, repo: repo, log: repoLog(repo), observed: map[string]bool{}, generations: map[string]bool{}}
+	return o, o.choose(since, pins[repo])
+}
+
 // oblivion is the forgetting of what one repository was.
 type oblivion struct {
-	c      *Catalog
-	repo   string
-	log    string
-	really bool
+	c    *Catalog
+	repo string
+	log  string
 
 	observed    map[string]bool // by the key of their rows: those that go
 	generations map[string]bool // by the key of their rows: false for those that go
@@ -131,7 +139,6 @@ type oblivion struct {
 
 // choose finds what goes.
 func (o *oblivion) choose(since time.Time, pins []time.Time) error {
-	o.observed, o.generations = map[string]bool{}, map[string]bool{}
 	return o.c.db.View(func(tx *bolt.Tx) error {
 		prefix := key(o.repo, "")
 		heads := tx.Bucket(bktHeads).Cursor()
@@ -183,8 +190,9 @@ func (o *oblivion) chooseOf(tx *bolt.Tx, tree string, since time.Time, pins []ti
 	return nil
 }
 
-// forget rewrites the log, and then the database to match.
-func (o *oblivion) forget() error {
+// forget rewrites the log, and then the database to match; with really unset it
+// finds out what that would come to.
+func (o *oblivion) forget(really bool) error {
 	for _, need := range o.generations {
 		if !need {
 			o.done.Generations++
@@ -206,7 +214,7 @@ func (o *oblivion) forget() error {
 			return add(v)
 		})
 	}
-	if !o.really {
+	if !really {
 		return write(func(any) error { return nil })
 	}
 	o.c.behind = true
@@ -223,7 +231,6 @@ func (o *oblivion) forget() error {
 // write adds what the log is to be. A generation is told with the first of its
 // observations that is left.
 func (o *oblivion) write(times uint64, add func(v any, text []byte) error) error {
-	record1 := record{Type: typeRewritten, V: 1, Times: int(times)}
 	put := func(v any) error {
 		text, err := json.Marshal(v)
 		if err != nil {
@@ -231,7 +238,7 @@ func (o *oblivion) write(times uint64, add func(v any, text []byte) error) error
 		}
 		return add(json.RawMessage(text), text)
 	}
-	if err := put(record1); err != nil {
+	if err := put(record{Type: typeRewritten, V: 1, Times: int(times)}); err != nil {
 		return err
 	}
 	for i := range o.rows {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 	"syscall"
@@ -143,7 +142,7 @@ type marking struct {
 	CollectRequest
 	ctx    context.Context
 	c      *cas.Collection
-	absent map[chantal.Digest]*UnknownError // indexes that are not there: what to say if one of them was
+	absent map[chantal.Digest]*UnknownError // indexes that are not there: what to say if one of them was; nil once none was
 
 	tree        [2]string           // line and tree of the last generation
 	generations map[int]cas.Mark    // of that tree, by number: how the artifacts of those that are done are marked
@@ -221,17 +220,25 @@ func (m *marking) still(watch *catalog.Watch, remove func() error) error {
 // certain returns an *UnknownError where one of the indexes that are not there
 // was stored once: artifacts may have been fetched that only it promises.
 func (m *marking) certain() error {
-	if len(m.absent) == 0 {
+	var open []chantal.Digest
+	for d, unknown := range m.absent {
+		if unknown != nil {
+			open = append(open, d)
+		}
+	}
+	if len(open) == 0 {
 		return nil
 	}
-	lost, err := m.Store.EverStored(slices.Collect(maps.Keys(m.absent)))
+	lost, err := m.Store.EverStored(open)
 	if err != nil {
 		return err
 	}
 	if len(lost) > 0 {
 		return m.absent[slices.Min(lost)]
 	}
-	clear(m.absent)
+	for _, d := range open {
+		m.absent[d] = nil
+	}
 	return nil
 }
 
@@ -324,7 +331,7 @@ func (m *marking) listed(line string, p chantal.Promise, artifacts cas.Mark, of 
 			if d.Algo() != "sha256" {
 				d, _ = m.Store.Resolve(repo, d)
 			}
-			if d != "" {
+			if _, known := m.absent[d]; d != "" && !known {
 				m.absent[d] = &UnknownError{p.Path, of}
 			}
 		}
