@@ -62,6 +62,8 @@ func TestAdvisoriesOfSeveralSources(t *testing.T) {
 	}
 	const second = `<updates>
 <update><id>ADV-1</id><title>the newer text</title><pkglist><collection><package name="a" version="1" release="1" arch="noarch"/></collection></pkglist></update>
+<update><pkglist><collection><package name="b" epoch="2" version="1.0" release="3" arch="x86_64"/></collection></pkglist><id>LATE-1</id></update>
+<update><pkglist><collection><package name="b" epoch="2" version="1.0" release="3" arch="x86_64"/></collection></pkglist><id>LATE-2</id></update>
 <update><id>ADV-4</id></update>
 </updates>`
 	got, _ := edited(t, everything, of(advisories, three...), of(second, "a-0:1-1.noarch"))
@@ -71,6 +73,9 @@ func TestAdvisoriesOfSeveralSources(t *testing.T) {
 	}
 	if strings.Count(text, "<id>ADV-1</id>") != 2 || strings.Index(text, "the newer text") > strings.Index(text, "two &lt;package&gt;") {
 		t.Errorf("the later source's advisory does not stand first:\n%s", text)
+	}
+	if !strings.Contains(text, "<id>LATE-1</id>") || !strings.Contains(text, "<id>LATE-2</id>") {
+		t.Errorf("advisories that say their id at their end are lost:\n%s", text)
 	}
 	if strings.Count(text, "<id>ADV-4</id>") != 1 || !strings.Contains(text, "ADV-2") {
 		t.Errorf("got\n%s", text)

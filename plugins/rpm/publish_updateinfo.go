@@ -35,15 +35,19 @@ func (e *edition) advisories(old part, parts []part) ([]byte, error) {
 
 // advisory returns what remains of an <update>, nil for nothing.
 func (e *edition) advisory(element []byte, seen told) ([]byte, error) {
+	id := ""
+	if seen != nil {
+		var err error
+		if id, err = (place{path: "id"}).read(element); err != nil {
+			return nil, err
+		}
+	}
 	var (
-		a    = cutter{of: element}
-		m    = markup{rest: element}
-		id   string
-		open []span // elements that are open, outermost first
-		had  int    // packages
-		kept int
-		here int // packages kept in the collection
-		mine int // had, in the collection
+		a          = cutter{of: element}
+		m          = markup{rest: element}
+		open       []span // elements that are open, outermost first
+		had, kept  int    // packages
+		mine, here int    // the same in the present collection
 	)
 	for {
 		from := len(element) - len(m.rest)
@@ -75,10 +79,6 @@ func (e *edition) advisory(element []byte, seen told) ([]byte, error) {
 				return nil, nil
 			}
 			return a.rest(), nil
-		case len(open) == 1 && done.name == "id":
-			if id, err = m.line(); err != nil {
-				return nil, err
-			}
 		case done.name == "package" && open[len(open)-1].name == "collection":
 			had, mine = had+1, mine+1
 			held, err := e.heldIn(done.tag, id, seen)
