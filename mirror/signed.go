@@ -210,7 +210,7 @@ func (d *date) raise(s *signing) {
 }
 
 // sign signs a root, with a date that is not before any that its URL may have
-// answered.
+// answered: of a root signed here, or of upstream's.
 func (v *signedView) sign(f *chantal.File, body []byte, t chantal.Tree, newest date, signer chantal.Signer) (*signing, error) {
 	now, err := v.m.Catalog.Clock() // never goes back
 	if err != nil {
@@ -218,6 +218,8 @@ func (v *signedView) sign(f *chantal.File, body []byte, t chantal.Tree, newest d
 	}
 	now = now.Truncate(time.Second)
 	s := &signing{Base: f.Digest, Date: SigningDate(now), Modified: now}
+	// Clock and head never go back, so neither does the date, over restarts
+	// too. It may stay: clients take another state of the same date.
 	if tree := v.observed(t.Name); tree != nil {
 		head, err := tree.peek()
 		if err != nil {
@@ -226,11 +228,6 @@ func (v *signedView) sign(f *chantal.File, body []byte, t chantal.Tree, newest d
 		if head.gen.Date.After(s.Date) {
 			s.Date = head.gen.Date
 		}
-	}
-	// Not a second more: what depends on the clock and the head alone is the
-	// same after a restart, and clients take another state of the same date.
-	if s.Date.Before(newest.date) {
-		s.Date = newest.date
 	}
 	if next := newest.modified.Add(time.Second); s.Modified.Before(next) && !newest.modified.IsZero() {
 		s.Modified = next

@@ -68,7 +68,7 @@ func wantSigned(t *testing.T, v chantal.View) time.Time {
 		}
 		files[p] = body
 	}
-	verdict, err := (&apt.Format{}).Check(tree, files, ownRing(t), time.Now().Add(time.Hour))
+	verdict, err := (&apt.Format{}).Check(tree, files, ownRing(t), time.Now().AddDate(1, 0, 0))
 	if err != nil || len(verdict.Roots) != 3 {
 		t.Fatalf("%+v %v", verdict, err)
 	}
@@ -114,6 +114,7 @@ func TestTheDateOfASignedRootNeverGoesBack(t *testing.T) {
 	w.restart(true)
 	r = w.debian(baseA)
 	old, new = r.At(r.Name, first, false), r.At(r.Name, second, false)
+	w.clock.advance(time.Hour)
 	show(old, at)
 	if !dates[5].Equal(dates[4]) {
 		t.Errorf("after a restart the same content has another date: %v", dates[4:])
@@ -133,6 +134,7 @@ func TestTheDateOfASignedRootNeverGoesBack(t *testing.T) {
 	// Behind the forward proxy all refs share the URL of upstream.
 	dates = []time.Time{s.Date().Add(-time.Minute)} // of the head
 	for i := range 6 {
+		w.clock.advance(25 * time.Hour) // by more than it was set back
 		base, ref := old, "first+signed"
 		if i%2 == 1 {
 			base, ref = new, "second+signed"
@@ -146,6 +148,24 @@ func TestTheDateOfASignedRootNeverGoesBack(t *testing.T) {
 			r = w.debian(baseA)
 			old, new = r.At(r.Name, first, false), r.At(r.Name, second, false)
 		}
+	}
+}
+
+func TestASignedRootIsNotOlderThanUpstreamsAtItsURL(t *testing.T) {
+	w := newWorld(t)
+	s := newSuite(t)
+	s.add(testenv.Package{Name: "hello", Version: "1"})
+	s.publish(w.up, baseA)
+	r := w.debian(baseA)
+	wantGet(t, r.Live(Client{}), inRelease, s.content(inRelease))
+	first := w.clock.now()
+	w.due()
+	s.SetDate(w.clock.now().Add(-10 * time.Second)) // this very moment
+	head := s.Date()
+	s.publish(w.up, baseA)
+	wantGet(t, r.Live(Client{}), inRelease, s.content(inRelease))
+	if got := wantSigned(t, r.Signed(r.At(r.Name, first, false), Place{"first+signed", true}, signer)); got.Before(head) {
+		t.Errorf("%v is before upstream's %v", got, head)
 	}
 }
 
