@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"time"
@@ -244,7 +245,8 @@ func (l *local) layout(name, ref string) (*mirror.Layout, error) {
 		return l.mirror.Layout(side, nil)
 	}
 	if !side.Repo.Signs() {
-		return nil, snapshotFailure(&snapshot.UnsupportedError{Ref: ref, Part: "+signed for repositories of type " + side.Repo.Type})
+		err := &snapshot.UnsupportedError{Ref: ref, Part: "+signed for repositories of type " + side.Repo.Type}
+		return nil, &failure{Status: http.StatusNotImplemented, Message: err.Error(), Next: "publish it without", Err: err}
 	}
 	return l.mirror.Layout(side, func(base chantal.View) chantal.View {
 		return side.Repo.Signed(base, mirror.Place{Ref: ref}, func() (chantal.Signer, error) { return l.signer() })
