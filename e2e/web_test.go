@@ -19,6 +19,7 @@ import (
 //	web [nginx|python] DIR
 //
 // python, the default, is http.server; it confirms by date what is not newer.
+// It stands in for nginx where that is not installed.
 func web(ts *testscript.TestScript, neg bool, args []string) {
 	program := "python"
 	if len(args) == 2 {
@@ -28,16 +29,14 @@ func web(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(free))
 	var server *exec.Cmd
-	switch program {
-	case "python":
+	program, found := nginxProgram(program)
+	if found {
+		server = nginx(ts, program, address, ts.MkAbs(args[0]))
+	} else {
 		python, err := exec.LookPath("python3")
 		ts.Check(err)
 		server = exec.Command(python, "-m", "http.server", strconv.Itoa(free), "--bind", "127.0.0.1")
 		server.Dir = ts.MkAbs(args[0])
-	case "nginx":
-		server = nginx(ts, address, ts.MkAbs(args[0]))
-	default:
-		ts.Fatalf("usage: web [nginx|python] DIR")
 	}
 	ts.Check(server.Start())
 	ts.Defer(func() {
@@ -57,20 +56,28 @@ func web(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// nginx is an nginx of its own, with the folder as its root.
-func nginx(ts *testscript.TestScript, address, dir string) *exec.Cmd {
-	program, err := exec.LookPath("nginx")
-	if err != nil {
-		program, err = exec.LookPath("/usr/sbin/nginx")
+// nginxProgram finds nginx, where that is wanted.
+func nginxProgram(wanted string) (program string, found bool) {
+	if wanted != "nginx" {
+		return "", false
 	}
-	ts.Check(err)
+	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
+		if program, err := exec.LookPath(name); err == nil {
+			return program, true
+		}
+	}
+	return "", false
+}
+
+// nginx is an nginx of its own, with the folder as its root.
+func nginx(ts *testscript.TestScript, program, address, dir string) *exec.Cmd {
 	own := ts.Getenv("WORK") + "/nginx"
 	ts.Check(os.MkdirAll(own, 0o755))
 	user := ""
 	if os.Getuid() == 0 {
 		user = "user root;\n" // the folders of tests are root's own
 	}
-	conf := user + strings.NewReplacer("OWN", own, "ADDRESS", address, "DIR", dir).Replace(`daemon off;
+	conf := user + strings.NewReplacer("OWN", own, "ADDRESS", address, "DIR", dir).Replace(`daemon off; master_process off;
 pid OWN/pid;
 error_log OWN/error.log;
 events {}
