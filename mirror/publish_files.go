@@ -116,7 +116,7 @@ func (f *publishedFrom) open(index chantal.Promise) (io.ReadCloser, error) {
 		file.Close()
 		return nil, err
 	}
-	return &proving{opened{plain, file}, judge}, nil
+	return &proving{opened{plain, file}, f.ctx, judge}, nil
 }
 
 // setAside has a blob read again that is not what its name says, so that it is
@@ -127,13 +127,18 @@ func damagedError(path string) error {
 	return fmt.Errorf("%s was damaged on the disk and has been set aside: try again, it is fetched anew as long as upstream has it", path)
 }
 
-// proving lets the end of a file, or what goes wrong before it, be judged.
+// proving lets the end of a file, or what goes wrong before it, be judged. It
+// ends when nobody waits any longer.
 type proving struct {
 	opened
+	ctx   context.Context
 	judge func(error) error
 }
 
 func (p *proving) Read(b []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil {
+		return 0, err
+	}
 	n, err := p.opened.Read(b)
 	if err != nil {
 		err = p.judge(err)

@@ -284,6 +284,18 @@ func TestWhatCannotBePublished(t *testing.T) {
 	if _, err := p.m.Publish(ctx, Publishing{Sources: []catalog.Frozen{p.then}}, func(string) {}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	ctx, cancel = context.WithCancel(t.Context())
+	key, err := signer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := Publishing{Sources: []catalog.Frozen{p.then}, Signer: key, Date: p.clock.now(), Keep: func(int, *chantal.Promise, func(string) string) (bool, error) {
+		cancel() // somebody has gone while it is under way
+		return true, nil
+	}}
+	if _, err := p.m.Publish(ctx, begun, func(string) {}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 	// A suite of which nobody ever wanted an index is left out, and said so.
 	bare := newSuite(t)
 	bare.add(testenv.Package{Name: "bare", Version: "1"})
