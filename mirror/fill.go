@@ -277,13 +277,13 @@ func (f *flight) attempt(ctx context.Context, u string, others []string) error {
 		req.Offset = begun.Written()
 	}
 	resp, err := f.m.Source.Fetch(ctx, req)
-	if err == nil && begun != nil && resp.Unsatisfied() {
+	if err == nil && begun != nil && resp.Unresumable(req.Offset) {
 		resp.Body.Close()
 		begun.Abort(f.noGoingOn())
 		begun, req.Offset = nil, 0
 		resp, err = f.m.Source.Fetch(ctx, req)
 	}
-	if err == nil && (begun == nil || !resp.Partial() || resp.Offset != req.Offset) {
+	if err == nil && (begun == nil || !resp.Partial()) {
 		if err = resp.Complete(); err != nil {
 			resp.Body.Close()
 		}

@@ -210,6 +210,25 @@ func TestABeginningThatIsNoneDoesNoHarm(t *testing.T) {
 	}
 }
 
+// An upstream that does not go on where the beginning ends is asked for all.
+func TestAnUpstreamThatGivesOutNoParts(t *testing.T) {
+	for _, kind := range []trouble{elsewhere, norange, unavailable, missing} {
+		t.Run(string(kind), func(t *testing.T) {
+			w := newWorld(t)
+			s, path, content := big(t, w)
+			w.interrupt(path, content)
+			w.up.fail(kind, path, 1)
+			w.clock.advance(20 * time.Minute)
+			w.mustSync(amd64)
+			w.holds(s, path)
+			asked := w.up.requests(path)
+			if again := kind == unavailable || kind == missing; len(asked) != 2 || (asked[1].Offset != 0) != again {
+				t.Errorf("got %d requests, the last from %d on", len(asked), asked[len(asked)-1].Offset)
+			}
+		})
+	}
+}
+
 // A client that takes up what a sync began gets the file, too.
 func TestAClientGoesOnWithWhatASyncBegan(t *testing.T) {
 	w := newWorld(t)

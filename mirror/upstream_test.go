@@ -33,6 +33,8 @@ const (
 	portal      trouble = "portal"      // somebody else's page
 	stalled     trouble = "stalled"     // half the body, the rest when released
 	silent      trouble = "silent"      // no answer before it is released
+	elsewhere   trouble = "elsewhere"   // another part than the one asked for
+	norange     trouble = "norange"     // 400 to whoever asks for a part
 	coarse      trouble = "coarse"      // an ETag made of the date alone
 )
 
@@ -188,6 +190,14 @@ func respond(ctx context.Context, r *fetch.Request, f testenv.File, ok bool, kin
 		body, resp.Size = append(body, "0123456789"...), -1
 	case lying:
 		resp.Size += 10
+	}
+	switch {
+	case r.Offset > 0 && kind == elsewhere:
+		resp.Body = io.NopCloser(bytes.NewReader(body[1:]))
+		resp.Status, resp.Offset = 206, 1
+		return resp, nil
+	case r.Offset > 0 && kind == norange:
+		return status(400)
 	}
 	if r.Offset > 0 && kind != lying {
 		if r.Offset >= int64(len(body)) {

@@ -31,9 +31,18 @@ func (r *Response) Unchanged() bool { return r.Status == http.StatusNotModified 
 // (206) and not at the start of the file.
 func (r *Response) Partial() bool { return r.Status == http.StatusPartialContent }
 
-// Unsatisfied reports whether the file has no bytes at the offset that was
-// asked for (416).
-func (r *Response) Unsatisfied() bool { return r.Status == http.StatusRequestedRangeNotSatisfiable }
+// Unresumable reports whether upstream does not go on with the file at offset,
+// and may all the same have the whole: 416, another part than the one asked
+// for, or another refusal of such a request.
+func (r *Response) Unresumable(offset int64) bool {
+	switch r.Status {
+	case http.StatusPartialContent:
+		return r.Offset != offset
+	case http.StatusNotFound, http.StatusGone, http.StatusRequestTimeout, http.StatusTooManyRequests:
+		return false
+	}
+	return r.Status >= 400 && r.Status < 500
+}
 
 // Unusable is the error for an answer that came, but that cannot be served.
 func Unusable(url string, err error) error {
