@@ -352,7 +352,7 @@ func TestRecordsAreRewrittenAsAWhole(t *testing.T) {
 		}
 	}
 	from := rec.Len()
-	err = s.RewriteRecords("repos/a", func(add func(any) error) error {
+	_, err = s.RewriteRecords("repos/a", func(add func(any) error) error {
 		return s.Records("repos/a", func(line []byte) error {
 			if string(line) == "1" {
 				return nil

@@ -115,19 +115,40 @@ func (s *Store) recordLog(name string) (*recordLog, error) {
 
 // RewriteRecords replaces the lines of a log by what write adds; whenever the
 // process ends, the log is either what it was or what it becomes. It returns
-// when that is durable. Records read meanwhile are the old ones; records
-// appended meanwhile are lost, so the caller sees to it that there are none.
-func (s *Store) RewriteRecords(log string, write func(add func(v any) error) error) error {
+// when that is durable; with an error replaced says which of the two it is now.
+// Records read meanwhile are the old ones; records appended meanwhile are lost,
+// so the caller sees to it that there are none.
+func (s *Store) RewriteRecords(log string, write func(add func(v any) error) error) (replaced bool, err error) {
 	l, err := s.recordLog(log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	temp := s.temp(filepath.Dir(l.path))
-	f, err := s.disk.Create(temp, 0o644)
-	if err != nil {
-		return fmt.Errorf("rewriting the records of %s: %w", log, s.trouble(err))
+	n, err := s.writeRecords(temp, write)
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	if err == nil {
+		err = s.disk.Rename(temp, l.path)
 	}
-	n := int64(0)
+	if err != nil {
+		_ = s.disk.Remove(temp)
+		return false, fmt.Errorf("rewriting the records of %s: %w", log, err)
+	}
+	l.end.Store(n)
+	if err := s.disk.Sync(filepath.Dir(l.path)); err != nil {
+		l.named = false
+		return true, fmt.Errorf("rewriting the records of %s: %w", log, s.trouble(err))
+	}
+	return true, nil
+}
+
+// writeRecords writes what write adds to a new file, durably, and returns its
+// length.
+func (s *Store) writeRecords(path string, write func(add func(v any) error) error) (n int64, err error) {
+	f, err := s.disk.Create(path, 0o644)
+	if err != nil {
+		return 0, err
+	}
 	w := bufio.NewWriterSize(f, 256<<10)
 	err = write(func(v any) error {
 		line, err := json.Marshal(v)
@@ -143,42 +164,7 @@ func (s *Store) RewriteRecords(log string, write func(add func(v any) error) err
 	if err == nil {
 		err = f.Sync()
 	}
-	err = errors.Join(err, f.Close())
-	l.turn.Lock()
-	defer l.turn.Unlock()
-	if err == nil {
-		err = s.disk.Rename(temp, l.path)
-	}
-	if err != nil {
-		_ = s.disk.Remove(temp)
-		return fmt.Errorf("rewriting the records of %s: %w", log, err)
-	}
-	l.end.Store(n)
-	if err := s.disk.Sync(filepath.Dir(l.path)); err != nil {
-		l.named = false
-		return fmt.Errorf("rewriting the records of %s: %w", log, s.trouble(err))
-	}
-	return nil
-}
-
-// RemoveRecords removes a log. Without an error it is durable.
-func (s *Store) RemoveRecords(log string) error {
-	l, err := s.recordLog(log)
-	if err != nil {
-		return err
-	}
-	l.turn.Lock()
-	defer l.turn.Unlock()
-	err = s.disk.Remove(l.path)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		l.end.Store(0)
-		l.named = false
-		err = s.disk.Sync(filepath.Dir(l.path))
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the records of %s: %w", log, cause(err))
-	}
-	return nil
+	return n, errors.Join(err, f.Close())
 }
 
 // flushRecords writes and syncs the lines of batch, or none of them. One

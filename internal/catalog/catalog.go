@@ -45,12 +45,12 @@ var (
 // Log keeps the records. Appended records are durable when AppendRecord
 // returns, and not there when it fails; Records yields them in order.
 // RewriteRecords replaces a log by what write adds, durably and as a whole,
-// while nothing is appended to it; after an error it may have done so.
+// while nothing is appended to it; with an error it says whether it has.
 type Log interface {
 	AppendRecord(log string, v any) error
 	Records(log string, yield func(line []byte) error) error
 	RecordLogs() ([]string, error)
-	RewriteRecords(log string, write func(add func(v any) error) error) error
+	RewriteRecords(log string, write func(add func(v any) error) error) (replaced bool, err error)
 }
 
 // The buckets. Keys that have several parts are joined with NUL, which no part

@@ -43,15 +43,15 @@ func (l *logs) AppendRecord(log string, v any) error {
 	return nil
 }
 
-func (l *logs) RewriteRecords(log string, write func(func(any) error) error) error {
+func (l *logs) RewriteRecords(log string, write func(func(any) error) error) (replaced bool, err error) {
 	var lines [][]byte
-	err := write(func(v any) error {
+	err = write(func(v any) error {
 		b, err := json.Marshal(v)
 		lines = append(lines, b)
 		return err
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +59,7 @@ func (l *logs) RewriteRecords(log string, write func(func(any) error) error) err
 	if l.afterAppend != nil {
 		l.afterAppend()
 	}
-	return nil
+	return true, nil
 }
 
 func (l *logs) Records(log string, yield func([]byte) error) error {

@@ -217,8 +217,7 @@ func (o *oblivion) forget(really bool) error {
 	if !really {
 		return write(func(any) error { return nil })
 	}
-	o.c.behind = true
-	if err := o.c.log.RewriteRecords(o.log, write); err != nil {
+	if o.c.behind, err = o.c.log.RewriteRecords(o.log, write); err != nil {
 		return err
 	}
 	if err := o.c.update(func(r *rows) error { return o.erase(r, records, times) }); err != nil {

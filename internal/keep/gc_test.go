@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"chantal"
-	"chantal/internal/cas"
 	"chantal/internal/catalog"
+	"chantal/internal/disk"
 )
 
 // needs is what a world knows of what is needed.
@@ -48,7 +48,13 @@ func (n *needs) Forgot()                     { n.forgets++ }
 
 // collecting returns a world that can be collected.
 func collecting(t *testing.T) (*world, *needs) {
-	w := newWorld(t)
+	t.Helper()
+	return collectingOn(t, disk.Disk{})
+}
+
+func collectingOn(t *testing.T, d disk.Disk) (*world, *needs) {
+	t.Helper()
+	w := newWorldOn(t, d)
 	n := &needs{world: w}
 	w.keeper.Needs = n
 	return w, n
@@ -432,113 +438,6 @@ func TestWhyABlobIsKept(t *testing.T) {
 			t.Errorf("%s (-want +got)\n%s", content, d)
 		}
 	}
-}
-
-// Beside refreshes, snapshots and repairs nothing that is needed is lost.
-func TestCollectingBesideWork(t *testing.T) {
-	w, _ := collecting(t)
-	var work, others sync.WaitGroup
-	fail := func(err error) {
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	for n := range 3 {
-		work.Go(func() {
-			for i := range 25 {
-				fail(w.refresh(fmt.Sprint("r", n), i))
-			}
-		})
-	}
-	work.Go(func() {
-		for i := range 25 {
-			name := fmt.Sprint("s", i)
-			err := w.snapshotOfAll(name)
-			if err == nil && i%3 > 0 {
-				err = w.catalog.DeleteSnapshot(name)
-			}
-			fail(err)
-		}
-	})
-	done := make(chan struct{})
-	others.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-done:
-				return
-			default:
-			}
-			since := time.Now().Add(time.Duration(1-i%3) * time.Hour)
-			_, err := w.keeper.Collect(t.Context(), CollectRequest{Since: since, Gently: true})
-			fail(err)
-		}
-	})
-	work.Wait()
-	close(done)
-	others.Wait()
-	w.collect(CollectRequest{Since: time.Now().Add(time.Hour)})
-	// All that a head or a snapshot promises was stored before it was named.
-	states := w.everything()
-	for i := range states {
-		states[i].Sealed = states[i].Ref == "live" || states[i].Frozen
-	}
-	if r := w.verifyStates(states, true, false); !r.OK {
-		t.Errorf("verify finds %+v", r)
-	}
-}
-
-// refresh stores a state with its packages, and then makes it the head.
-func (w *world) refresh(repo string, n int) error {
-	release := w.store.Hold()
-	defer release()
-	put := func(path, content string) (chantal.Promise, error) {
-		p := promise(path, chantal.Artifact, content)
-		if _, err := w.store.Find("", p.SHA256()); err == nil {
-			return p, nil
-		}
-		_, err := w.store.Put(cas.Want{Size: -1}, []byte(content))
-		return p, err
-	}
-	var packages []chantal.Promise
-	for i := range 8 {
-		p, err := put(fmt.Sprint("pool/", i), fmt.Sprint("package ", i, " ", (n+i)%7)) // some come again
-		if err != nil {
-			return err
-		}
-		packages = append(packages, p)
-	}
-	index, err := put("suite/Packages", fmt.Sprint("index ", n%7))
-	if err != nil {
-		return err
-	}
-	index.Kind = chantal.Meta
-	root := fmt.Sprint("root of ", repo, " ", n%7)
-	w.mu.Lock()
-	w.listed[index.SHA256()] = packages
-	w.listed[shaOf([]byte(root))] = []chantal.Promise{index}
-	w.mu.Unlock()
-	return w.observeAnother(repo, root)
-}
-
-// snapshotOfAll freezes what there is.
-func (w *world) snapshotOfAll(name string) error {
-	at, err := w.catalog.Clock()
-	if err != nil {
-		return err
-	}
-	repos, err := w.catalog.Repos()
-	if err != nil {
-		return err
-	}
-	s := catalog.Snapshot{Name: name}
-	for _, r := range repos {
-		s.Repos = append(s.Repos, catalog.Frozen{Repo: r.Name, At: at})
-	}
-	// History may have been forgotten since: then nothing is frozen.
-	if err := w.catalog.PutSnapshot(s, false); err != nil && !errors.As(err, new(*catalog.ForgottenError)) {
-		return err
-	}
-	return nil
 }
 
 func TestStatsCountWhatIsShared(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"chantal"
 	"chantal/internal/cas"
 	"chantal/internal/catalog"
+	"chantal/internal/disk"
 )
 
 // world is a store with a catalog, and an upstream that is a map.
@@ -38,13 +39,18 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOn(t, disk.Disk{})
+}
+
+func newWorldOn(t *testing.T, d disk.Disk) *world {
+	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), up: map[chantal.Digest][]byte{}, listed: map[chantal.Digest][]chantal.Promise{}, closure: map[string]bool{}}
 	var err error
-	if w.store, err = cas.Open(w.dir, cas.Options{}); err != nil {
+	if w.store, err = cas.Open(w.dir, cas.Options{Disk: d}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.store.Close() })
-	if w.catalog, err = catalog.Open(filepath.Join(w.dir, "catalog.db"), w.store, catalog.Options{}); err != nil {
+	if w.catalog, err = catalog.Open(filepath.Join(w.dir, "catalog.db"), w.store, catalog.Options{Disk: d}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.catalog.Close() })
