@@ -23,7 +23,7 @@ import (
 const (
 	silent  = time.Second               // after which an upstream that is slow on purpose counts as silent
 	patient = 20 * time.Second          // the same for one that is not: machines that run tests are busy
-	enough  = slower * 15 * time.Second // within which every client has to have its answer
+	enough  = slower * 30 * time.Second // within which every client has to have its answer
 	peace   = 1200 * time.Millisecond   // what 503-after and 429-after ask for, and a little
 	abreast = 64                        // groups of cases at a time: most of their time is spent waiting
 )
@@ -264,7 +264,9 @@ func (c *faultCase) promised() bool { return c.part != root && c.part != lone }
 func (c *faultCase) allowed() []string {
 	want := []string{"new"}
 	if c.situation == resume && c.part == lone {
-		want = append(want, "cut") // only what upstream confirms to be of the same state can be added
+		// Only what upstream confirms to be of the same state can be added. Who
+		// has not been sent anything by then is told so.
+		want = append(want, "cut", "503")
 	}
 	if c.kind == "pypi" && c.part == root && c.fault == "type-wrong" {
 		want = append(want, "old", "502") // a page says by its type which of two forms it has

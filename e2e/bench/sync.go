@@ -22,9 +22,9 @@ type mirroring struct {
 	memory int64 // peak, in bytes
 }
 
-// benchSync mirrors a suite of n small packages, and then once more without any
-// change, with aptly, where that is installed, and with each binary. nginx has
-// the files.
+// benchSync mirrors a suite of n small packages, once more without any change,
+// freezes it and publishes what was frozen under metadata of its own, with
+// aptly, where that is installed, and with each binary. nginx has the files.
 func benchSync(ctx context.Context, n, rounds int, binaries []string, dir string) error {
 	fmt.Printf("a suite of %d packages of 200 to 2,000 bytes\n", n)
 	upstream, err := bulkUpstream(dir, n)
@@ -39,13 +39,13 @@ func benchSync(ctx context.Context, n, rounds int, binaries []string, dir string
 			if theirs, err = aptly(ctx, filepath.Join(dir, fmt.Sprint("aptly", round)), upstream.url); err != nil {
 				return err
 			}
-			show("aptly mirror update", theirs)
+			show("aptly", theirs)
 		}
 		for i, binary := range binaries {
 			if ours, err = syncs(ctx, binary, filepath.Join(dir, fmt.Sprintf("sync%d-%d", round, i)), upstream.url); err != nil {
 				return err
 			}
-			show(filepath.Base(binary)+" sync", ours)
+			show(filepath.Base(binary), ours)
 		}
 		if len(theirs) > 0 {
 			fmt.Printf("%-24s %-8s %9.2f %9.2f %9.2f\n", "ratio", "in all", ratio(theirs, ours, func(m mirroring) float64 { return m.took.Seconds() }),
@@ -144,18 +144,35 @@ func syncs(ctx context.Context, binary, dir, upstream string) ([]mirroring, erro
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	var all []mirroring
-	for _, step := range []string{"first", "again"} {
-		m, err := run(ctx, step, binary, "--config", file, "--quiet", "sync")
+	with := []string{binary, "--config", file, "--quiet"}
+	return steps(ctx, []step{
+		{"first", append(with[:4:4], "sync")},
+		{"again", append(with[:4:4], "sync")},
+		{"freeze", append(with[:4:4], "snapshot", "create", "frozen")},
+		{"publish", append(with[:4:4], "snapshot", "publish", "frozen", "published", "--filter", `pkg.name != "none"`)},
+	})
+}
+
+// step is a command to measure, and what it is called.
+type step struct {
+	name string
+	args []string
+}
+
+func steps(ctx context.Context, all []step) ([]mirroring, error) {
+	var took []mirroring
+	for _, s := range all {
+		m, err := run(ctx, s.name, s.args...)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, m)
+		took = append(took, m)
 	}
-	return all, nil
+	return took, nil
 }
 
-// aptly mirrors without checking signatures, with as many downloads at a time.
+// aptly works without checking signatures or making any, with as many downloads
+// at a time, and without lists of contents, for the packages are none inside.
 func aptly(ctx context.Context, dir, upstream string) ([]mirroring, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -165,16 +182,14 @@ func aptly(ctx context.Context, dir, upstream string) ([]mirroring, error) {
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	if _, err := run(ctx, "", "aptly", "-config="+file, "mirror", "create", "-ignore-signatures", "bench", upstream, "bench", "main"); err != nil {
+	with := []string{"aptly", "-config=" + file}
+	if _, err := run(ctx, "", append(with[:2:2], "mirror", "create", "-ignore-signatures", "bench", upstream, "bench", "main")...); err != nil {
 		return nil, err
 	}
-	var all []mirroring
-	for _, step := range []string{"first", "again"} {
-		m, err := run(ctx, step, "aptly", "-config="+file, "mirror", "update", "-ignore-signatures", "bench")
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
-	return all, nil
+	return steps(ctx, []step{
+		{"first", append(with[:2:2], "mirror", "update", "-ignore-signatures", "bench")},
+		{"again", append(with[:2:2], "mirror", "update", "-ignore-signatures", "bench")},
+		{"freeze", append(with[:2:2], "snapshot", "create", "frozen", "from", "mirror", "bench")},
+		{"publish", append(with[:2:2], "publish", "snapshot", "-batch", "-skip-signing", "-skip-contents", "-distribution=bench", "frozen")},
+	})
 }
