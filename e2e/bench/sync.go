@@ -150,6 +150,7 @@ func syncs(ctx context.Context, binary, dir, upstream string) ([]mirroring, erro
 		{"again", append(with[:4:4], "sync")},
 		{"freeze", append(with[:4:4], "snapshot", "create", "frozen")},
 		{"publish", append(with[:4:4], "snapshot", "publish", "frozen", "published", "--filter", `pkg.name != "none"`)},
+		{"switch", append(with[:4:4], "snapshot", "publish", "frozen", "next", "--filter", `pkg.name != "other"`)},
 	})
 }
 
@@ -191,5 +192,6 @@ func aptly(ctx context.Context, dir, upstream string) ([]mirroring, error) {
 		{"again", append(with[:2:2], "mirror", "update", "-ignore-signatures", "bench")},
 		{"freeze", append(with[:2:2], "snapshot", "create", "frozen", "from", "mirror", "bench")},
 		{"publish", append(with[:2:2], "publish", "snapshot", "-batch", "-skip-signing", "-skip-contents", "-distribution=bench", "frozen")},
+		{"switch", append(with[:2:2], "publish", "switch", "-batch", "-skip-signing", "-skip-contents", "bench", "frozen")},
 	})
 }
