@@ -29,18 +29,7 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 	if err != nil {
 		return Explained{}, &statusError{http.StatusBadRequest, "that is no URL: " + err.Error()}
 	}
-	r := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{}}).WithContext(ctx)
-	var t *target
-	switch {
-	case u.Host == "" || h.leadsHere(u, listen):
-		t, err = h.mirrorURL(r)
-	case strings.EqualFold(u.Host, "https"):
-		if err = unfoldHTTPS(u); err == nil {
-			t, err = h.locate(r, u, "live")
-		}
-	default:
-		t, err = h.locate(r, u, "live")
-	}
+	t, err := h.meant(ctx, u, listen)
 	if err != nil {
 		return failed(Explained{}, err), nil
 	}
@@ -48,19 +37,7 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 		return Explained{Status: http.StatusOK, Reason: "one of this server's own pages"}, nil
 	}
 	if t.repo == nil {
-		e := Explained{Status: http.StatusForbidden, Reason: "it belongs to no repository that is known yet"}
-		switch {
-		case h.Mirror.Shaped(u.Path):
-			e.Status = http.StatusOK
-			e.Reason = "it looks like a package, but belongs to no known repository: passed and cached by HTTP's rules, and part of no snapshot"
-		case h.PassOther:
-			e.Status, e.Reason = http.StatusOK, "it belongs to no known repository and is passed (forward.other)"
-		case h.Discover:
-			e.Next = "the first request for the repository's InRelease, repomd.xml or project page lets it be recognised"
-		default:
-			e.Next = "configure the repository, or set forward.discover: true"
-		}
-		return e, nil
+		return h.homeless(u), nil
 	}
 	e := Explained{Repo: t.repo.Name, Ref: t.ref.String(), Path: t.path}
 	if err := t.signable(); err != nil {
@@ -112,6 +89,37 @@ func (h *Handler) Explain(ctx context.Context, raw, listen string) (Explained, e
 		e.Status = http.StatusOK
 	}
 	return e, nil
+}
+
+// meant returns what a request for u would mean.
+func (h *Handler) meant(ctx context.Context, u *url.URL, listen string) (*target, error) {
+	r := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{}}).WithContext(ctx)
+	if u.Host == "" || h.leadsHere(u, listen) {
+		return h.mirrorURL(r)
+	}
+	if strings.EqualFold(u.Host, "https") {
+		if err := unfoldHTTPS(u); err != nil {
+			return nil, err
+		}
+	}
+	return h.locate(r, u, "live")
+}
+
+// homeless says what becomes of a URL that belongs to no known repository.
+func (h *Handler) homeless(u *url.URL) Explained {
+	e := Explained{Status: http.StatusForbidden, Reason: "it belongs to no repository that is known yet"}
+	switch {
+	case h.Mirror.Shaped(u.Path):
+		e.Status = http.StatusOK
+		e.Reason = "it looks like a package, but belongs to no known repository: passed and cached by HTTP's rules, and part of no snapshot"
+	case h.PassOther:
+		e.Status, e.Reason = http.StatusOK, "it belongs to no known repository and is passed (forward.other)"
+	case h.Discover:
+		e.Next = "the first request for the repository's InRelease, repomd.xml or project page lets it be recognised"
+	default:
+		e.Next = "configure the repository, or set forward.discover: true"
+	}
+	return e
 }
 
 func failed(e Explained, err error) Explained {

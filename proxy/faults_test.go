@@ -23,7 +23,7 @@ import (
 const (
 	silent  = time.Second               // after which an upstream that is slow on purpose counts as silent
 	patient = 20 * time.Second          // the same for one that is not: machines that run tests are busy
-	enough  = slower * 30 * time.Second // within which every client has to have its answer
+	enough  = slower * 15 * time.Second // within which every client has to have its answer
 	peace   = 1200 * time.Millisecond   // what 503-after and 429-after ask for, and a little
 	abreast = 64                        // groups of cases at a time: most of their time is spent waiting
 )
