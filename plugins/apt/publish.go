@@ -51,8 +51,17 @@ func (f *Format) Publish(sources []chantal.Contents, keep chantal.Keep, out chan
 	if len(h.folders) == 0 {
 		return nil, nil
 	}
+	// What is empty is there where its architecture is, unless its component has
+	// packages that nobody fetched.
+	filled := map[string]bool{}
+	for _, t := range targets {
+		if t.stanzas && !t.empty && t.kind != translation {
+			filled[t.component] = true
+		}
+	}
 	rest := of(func(t *rewrite) bool {
-		return t.kind == translation && h.components[t.component] || t.empty && h.archs[t.arch]
+		return t.kind == translation && h.components[t.component] ||
+			t.empty && h.archs[t.arch] && (h.components[t.component] || !filled[t.component])
 	})
 	if err := e.writeAll(rest); err != nil {
 		return nil, err
@@ -96,7 +105,7 @@ type rewrite struct {
 	target
 	name     string              // relative to the folder of the roots, without the suffix of a compression
 	stanzas  bool                // copied from the sources; else the small Release that installers read beside Packages
-	empty    bool                // upstream's has no packages: it is there where its architecture is
+	empty    bool                // upstream's has no packages
 	variants [][]chantal.Promise // what each source lists of it
 	files    []releaseEntry      // what was written; nil for nothing
 }

@@ -97,8 +97,12 @@ func full(t *testing.T) *formattest.Memory {
 		"main/binary-amd64/Release":                   "Archive: stable\n",
 		"main/debian-installer/binary-amd64/Packages": "",
 		"main/debian-installer/binary-arm64/Packages": "",
-		"main/source/Sources":                         sourceOf("greetings", "1.0") + sourceOf("plain", "3"),
-		"main/source/Release":                         "Archive: stable\n",
+		// A component that nobody has fetched is not there for what is empty of it.
+		"contrib/debian-installer/binary-amd64/Packages": "",
+		// One of which all is empty is.
+		"updates/extra/binary-amd64/Packages": "",
+		"main/source/Sources":                 sourceOf("greetings", "1.0") + sourceOf("plain", "3"),
+		"main/source/Release":                 "Archive: stable\n",
 		"main/i18n/Translation-de": "Package: hello\nDescription-md5: aa\nDescription-de: hallo\n .\n mehr\n\n" +
 			"Package: world\nDescription-md5: bb\nDescription-de: Welt\n\nPackage: plain\nDescription-md5: cc\nDescription-de: schlicht\n\n",
 		"main/Contents-amd64":               "bin/hello misc/hello\n",
@@ -170,6 +174,7 @@ func TestAnEditionHasWhatIsKeptAndNothingElse(t *testing.T) {
 		"main/binary-amd64/Release": "Origin: Example\nLabel: Example\nArchive: stable\nCodename: bookworm\nVersion: 12.4\nNotAutomatic: yes\n" +
 			"ButAutomaticUpgrades: yes\nAcquire-By-Hash: yes\nComponent: main\nArchitecture: amd64\n",
 		"main/debian-installer/binary-amd64/Packages": "",
+		"updates/extra/binary-amd64/Packages":         "",
 		"main/source/Sources":                         sourceOf("plain", "3"),
 		"main/source/Release": "Origin: Example\nLabel: Example\nArchive: stable\nCodename: bookworm\nVersion: 12.4\nNotAutomatic: yes\n" +
 			"ButAutomaticUpgrades: yes\nAcquire-By-Hash: yes\nComponent: main\nArchitecture: source\n",
@@ -190,7 +195,7 @@ ButAutomaticUpgrades: yes
 Changelogs: https://changes.example.org/@CHANGEPATH@
 No-Support-for-Architecture-all: Packages
 Architectures: all amd64
-Components: main
+Components: main updates/extra
 Description: An example
  in two lines
 Date: Mon, 23 Nov 2026 12:00:00 UTC
